@@ -1,0 +1,91 @@
+"""What an engine must offer: text generation, constrained choice, embedding. No engine is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import ItemError
+
+FloatVector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image on disk and the sha256 of its bytes (hex), the key under which engines cache it."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One user turn: images first, then text; `system` is optional."""
+
+    text: str
+    images: tuple[ImageFile, ...] = ()
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Free text, or JSON by `json_schema` where one is given. Decoding is greedy.
+
+    Attributes:
+        max_tokens: bound of the answer.
+    """
+
+    prompt: Prompt
+    max_tokens: int
+    json_schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ChoiceRequest:
+    """One constrained token: which of `choices` comes next."""
+
+    prompt: Prompt
+    choices: tuple[str, ...] = ("Yes", "No")
+
+
+class LanguageModel(Protocol):
+    """A chat model, with or without image input. Results come in request order, one per request.
+
+    The same request gives the same bytes whatever else is in the batch.
+    """
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[str | ItemError]:
+        """The generated texts."""
+        ...
+
+    def choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
+        """For each request, the probability of each choice; they sum to 1."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Identity for manifests and cache keys: backend, checkpoint, revision, digest, versions."""
+        ...
+
+
+class EmbeddingModel(Protocol):
+    """A two-tower model. Embeddings are float32 and of unit length.
+
+    The same image or text gives the same bytes whatever else is in the batch.
+    """
+
+    def embed_images(self, images: Sequence[ImageFile]) -> list[FloatVector | ItemError]:
+        """One vector per image, in order."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> list[FloatVector | ItemError]:
+        """One vector per text, in order; longer texts than the model reads are cut."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Identity for manifests and cache keys: backend, checkpoint, revision, digest, versions."""
+        ...

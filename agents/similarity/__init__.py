@@ -1,0 +1,1 @@
+"""The similarity agent: embeds images and texts and ranks galleries."""

@@ -1,0 +1,1 @@
+"""The message bus, the benchmark job queue, the coordinator and the run store."""

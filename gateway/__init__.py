@@ -1,0 +1,1 @@
+"""The HTTP gateway and the `xr` command line."""

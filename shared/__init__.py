@@ -1,0 +1,1 @@
+"""What every service agrees on: messages, settings, errors, data sets, fusion, metrics."""

@@ -1,0 +1,1 @@
+"""The messages agents and coordinator exchange."""

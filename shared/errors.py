@@ -1,0 +1,39 @@
+"""Every error the project raises on purpose, under one root."""
+
+from __future__ import annotations
+
+
+class XRError(Exception):
+    """Root of all errors of this project."""
+
+
+class TransientError(XRError):
+    """It may work when tried again (a connection, a full queue): retry with back-off."""
+
+
+class PermanentError(XRError):
+    """Trying again cannot help (bad configuration, unknown name): report and stop."""
+
+
+class ConfigurationError(PermanentError):
+    """A setting, profile or path is wrong; the message says which, where, and what would be right."""
+
+
+class DatasetError(PermanentError):
+    """A data set's files are missing or malformed; the message says what and where it was looked for."""
+
+
+class ItemError(XRError):
+    """One item of a batch failed (a broken image, an unusable answer); its batch goes on."""
+
+
+class DecodeError(XRError):
+    """Bytes that are no valid message. They are parked for inspection, never retried.
+
+    Attributes:
+        payload: the bytes as received.
+    """
+
+    def __init__(self, payload: bytes, cause: str) -> None:
+        super().__init__(cause)
+        self.payload = payload

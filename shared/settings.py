@@ -1,0 +1,116 @@
+"""The settings of every service, read once at start from the environment (`XR_*`)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shared.errors import ConfigurationError
+
+_SECRET_IN_URL = re.compile(r"(?<=://)([^@/]*)(?=@)")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings common to all services; each field is the environment variable XR_<FIELD>.
+
+    Attributes:
+        redis_url: where the bus and RQ live.
+        home: folder of everything the services write: image_db/, runs/, galleries/.
+        data_root: folder of the data sets.
+        profile: name of a shipped profile or path of a profile file (TOML).
+        gateway_url: where clients find the gateway.
+        gateway_host, gateway_port: where the gateway listens.
+        window: queries in flight per coordinator.
+        verify_chunk: candidates per verification message.
+        ask_timeout_s: after this long without an answer the coordinator asks again.
+        ask_attempts: how often it asks before the query is recorded as failed.
+        queue_limit: messages one stream may hold; senders wait beyond it.
+        max_batch: messages an agent takes at once.
+        max_wait_ms: how long an agent waits for its batch to fill.
+        lease_s: an agent's claim on a message lapses this long after its last renewal.
+        max_deliveries: a message delivered this often without an answer is a dead letter.
+        model_threads: threads of one agent process's engine.
+        worker_name: name of this process in replies and logs; empty = host-pid.
+        log_level: debug, info, warning or error.
+        seed: seed of everything drawn at random.
+    """
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    home: Path = Path(".xr")
+    data_root: Path = Path(".xr/data")
+    profile: str = "demo"
+    gateway_url: str = "http://127.0.0.1:8000"
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 8000
+    window: int = 32
+    verify_chunk: int = 25
+    ask_timeout_s: float = 120.0
+    ask_attempts: int = 5
+    queue_limit: int = 10_000
+    max_batch: int = 32
+    max_wait_ms: float = 5.0
+    lease_s: float = 15.0
+    max_deliveries: int = 3
+    model_threads: int = 1
+    worker_name: str = ""
+    log_level: str = "info"
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("window", "verify_chunk", "ask_attempts", "queue_limit", "max_batch"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"XR_{name.upper()} must be at least 1")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ConfigurationError(
+                f"XR_LOG_LEVEL is {self.log_level!r}: use debug, info, warning or error"
+            )
+
+    def masked(self) -> dict[str, Any]:
+        """The settings for printing: credentials in URLs replaced by ***."""
+        shown = msgspec.to_builtins(self, enc_hook=str)
+        return {
+            name: _SECRET_IN_URL.sub("***", value) if isinstance(value, str) else value
+            for name, value in shown.items()
+        }
+
+    @property
+    def image_db_folder(self) -> Path:
+        return self.home / "image_db"
+
+    @property
+    def galleries_folder(self) -> Path:
+        return self.home / "galleries"
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.home / "runs"
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from XR_* variables; paths are made absolute.
+
+    Raises: ConfigurationError: a value has the wrong type or is out of range.
+    """
+    environment = os.environ if environment is None else environment
+    given = {
+        field: environment[f"XR_{field.upper()}"]
+        for field in Settings.__struct_fields__
+        if f"XR_{field.upper()}" in environment
+    }
+    try:
+        settings = msgspec.convert(
+            given, Settings, strict=False, dec_hook=lambda kind, value: kind(value)
+        )
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigurationError):
+            raise cause from error
+        raise ConfigurationError(f"settings: {error}") from error
+    return msgspec.structs.replace(
+        settings, home=settings.home.absolute(), data_root=settings.data_root.absolute()
+    )
