@@ -1,0 +1,115 @@
+"""Turns images into the features a chat model reads, once per image however many questions follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from agents.backends.caching import ByteBoundedCache
+from agents.backends.contract import ImageFile
+from agents.backends.images import read_image
+from shared.errors import ConfigurationError, ItemError
+
+_KNOWN_INPUTS = {"pixel_values", "num_patches"}
+
+
+class VisionFeatures:
+    """Image features of one model, kept by content hash.
+
+    The vision tower always gets `rows` tiles (copies fill up the last pass), so that an image's
+    features have the same bytes whichever images were processed with it.
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, rows: int, max_tiles: int, cache_bytes: int
+    ) -> None:
+        """Raises: ConfigurationError: the checkpoint cuts no tiles but several are asked for."""
+        self._model = model
+        self._processor = processor
+        self._rows = rows
+        self._cache: ByteBoundedCache[str, torch.Tensor] = ByteBoundedCache(cache_bytes)
+        self._placeholders: dict[int, str] = {}
+        self._tiling: dict[str, Any] = {}
+        if hasattr(processor.image_processor, "crop_to_patches"):
+            self._tiling = {"crop_to_patches": max_tiles > 1, "max_patches": max_tiles}
+        elif max_tiles != 1:
+            raise ConfigurationError(
+                f"max_tiles is {max_tiles} but {type(processor.image_processor).__name__} cuts no tiles"
+            )
+
+    def of(self, images: Sequence[ImageFile]) -> dict[str, torch.Tensor | ItemError]:
+        """Content hash -> features (tokens, hidden), or why there are none."""
+        found: dict[str, torch.Tensor | ItemError] = {}
+        pixels: dict[str, torch.Tensor] = {}
+        for image in images:
+            if image.sha256 in found or image.sha256 in pixels:
+                continue
+            cached = self._cache.get(image.sha256)
+            if cached is not None:
+                found[image.sha256] = cached
+                continue
+            try:
+                pixels[image.sha256] = self._tiles(read_image(image))
+            except ItemError as error:
+                found[image.sha256] = error
+        for sha256, features in zip(pixels, self._encode(list(pixels.values())), strict=True):
+            self._cache.put(sha256, features, features.numel() * features.element_size())
+            found[sha256] = features
+        return found
+
+    def placeholder(self, features: torch.Tensor) -> str:
+        """The text that stands for an image with these features in the chat."""
+        return self._placeholders[features.shape[0]]
+
+    def _tiles(self, image: Image.Image) -> torch.Tensor:
+        # One image at a time: resizing a stack of images may round differently.
+        inputs = self._processor.image_processor(
+            images=[image], return_tensors="pt", **self._tiling
+        )
+        unknown = set(inputs) - _KNOWN_INPUTS
+        if unknown:
+            raise ConfigurationError(
+                f"this checkpoint's images come as {sorted(inputs)}; this backend serves models that "
+                "read pixel_values alone (InternVL, LLaVA)"
+            )
+        tiles: torch.Tensor = inputs["pixel_values"]
+        self._learn_placeholder(image)
+        return tiles
+
+    def _learn_placeholder(self, image: Image.Image) -> None:
+        """Ask the processor what stands for an image of this many tiles, and remember it.
+
+        Cheap only the first time for each size: the number of tokens names the answer.
+        """
+        if self._placeholders and not self._tiling.get("crop_to_patches"):
+            return
+        encoded = self._processor(
+            text=[self._processor.image_token],
+            images=[image],
+            add_special_tokens=False,
+            **self._tiling,
+        )
+        tokens = self._processor.tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
+        count = tokens.count(self._processor.image_token)
+        self._placeholders[count] = "".join(tokens)
+
+    def _encode(self, images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if not images:
+            return []
+        tiles = torch.cat(list(images)).to(self._model.device)
+        passes = []
+        for start in range(0, len(tiles), self._rows):
+            block = tiles[start : start + self._rows]
+            missing = self._rows - len(block)
+            filled = torch.cat([block, block[:1].expand(missing, *block.shape[1:])])
+            output = self._model.get_image_features(pixel_values=filled)
+            features = output.pooler_output if hasattr(output, "pooler_output") else output
+            passes.append(torch.stack(list(features))[: len(block)])
+        per_tile = torch.cat(passes)
+        # Cloned, so that a cached image doesn't keep its whole pass in memory.
+        return [
+            part.flatten(0, 1).clone() for part in per_tile.split([len(image) for image in images])
+        ]

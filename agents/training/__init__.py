@@ -1,0 +1,1 @@
+"""Trains the small checkpoints of the demo profile on the demo world."""

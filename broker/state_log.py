@@ -1,0 +1,118 @@
+"""An append-only file of records that survives a kill: a torn tail is cut off at open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import struct
+import zlib
+from pathlib import Path
+
+from shared.errors import PermanentError
+
+logger = logging.getLogger(__name__)
+
+MARKER = b"\xf7XRs"
+_HEADER = struct.Struct("<4sII")  # marker, payload length, crc32 of length and payload
+
+
+def frame(payload: bytes) -> bytes:
+    """`payload` as it stands in the file: marker, length, checksum, payload."""
+    return _HEADER.pack(MARKER, len(payload), _checksum(payload)) + payload
+
+
+def read_frames(content: bytes, path: Path) -> tuple[list[bytes], int]:
+    """All whole payloads of a log's content, and how many bytes they take.
+
+    Bytes after the last whole frame are what a kill left of a write under way. A broken frame with
+    a whole one behind it is something else: the disk lost what had been written.
+
+    Raises: PermanentError: corruption before the end, with the offset.
+    """
+    payloads: list[bytes] = []
+    offset = 0
+    while (payload := _whole_frame_at(content, offset)) is not None:
+        payloads.append(payload)
+        offset += _HEADER.size + len(payload)
+    later = content.find(MARKER, offset + 1)
+    while later >= 0:
+        if _whole_frame_at(content, later) is not None:
+            raise PermanentError(
+                f"{path} is corrupt at byte {offset} (record {len(payloads)}), with good records "
+                f"behind it: restore the file from a copy, or start a new run"
+            )
+        later = content.find(MARKER, later + 1)
+    return payloads, offset
+
+
+def _whole_frame_at(content: bytes, offset: int) -> bytes | None:
+    if len(content) - offset < _HEADER.size:
+        return None
+    marker, length, checksum = _HEADER.unpack_from(content, offset)
+    start = offset + _HEADER.size
+    payload = content[start : start + length]
+    if marker != MARKER or len(payload) != length or checksum != _checksum(payload):
+        return None
+    return payload
+
+
+def _checksum(payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(len(payload).to_bytes(4, "little")))
+
+
+class StateLog:
+    """One writer's log file. Opening cuts a torn tail off and reads what is there.
+
+    Attributes:
+        payloads: the records found at opening, in the order written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_bytes() if path.exists() else b""
+        self.payloads, whole = read_frames(content, path)
+        if whole < len(content):
+            logger.warning("%s: cut off %d bytes of a torn record", path, len(content) - whole)
+        # O_APPEND: should a frozen former owner of the run wake up, it overwrites nothing.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o644)
+        os.ftruncate(self._descriptor, whole)
+        self._unwritten: list[bytes] = []
+        self._next_write: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
+        self._broken: OSError | None = None
+
+    async def append(self, payload: bytes) -> None:
+        """Returns once the record is on the disk. Records that come meanwhile share one fsync.
+
+        Raises: OSError: it could not be written; so does every later call, as the file's end is
+            unknown until it is opened anew.
+        """
+        self._unwritten.append(frame(payload))
+        if self._next_write is None:
+            self._next_write = asyncio.create_task(self._write_together())
+        await asyncio.shield(self._next_write)  # a cancelled query's neighbours still get written
+
+    async def _write_together(self) -> None:
+        async with self._writing:
+            frames, self._unwritten, self._next_write = self._unwritten, [], None
+            if self._broken is not None:
+                raise self._broken
+            try:
+                await asyncio.to_thread(self._write, b"".join(frames))
+            except OSError as error:
+                self._broken = error
+                raise
+
+    def _write(self, content: bytes) -> None:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        os.fsync(self._descriptor)
+
+    async def close(self) -> None:
+        """Waits for what is being written."""
+        if self._next_write is not None:
+            await asyncio.wait([self._next_write])
+        async with self._writing:
+            os.close(self._descriptor)

@@ -1,0 +1,1 @@
+"""The sub-commands of `xr`, one file per subject."""

@@ -1,0 +1,98 @@
+"""`xr status` and `xr dead`: agents, queues and dead letters through the HTTP API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.commands import output
+from gateway.commands.options import GatewayOption, JsonOption, connect
+from gateway.records import DeadLetterList
+
+dead_app = typer.Typer(help="Messages that were given up.", no_args_is_help=True)
+AgentArgument = Annotated[str, typer.Argument(metavar="AGENT")]
+EntryArgument = Annotated[str, typer.Argument(metavar="ENTRY_ID")]
+
+
+def status(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
+    """Agents, queues and runs. Exit status 1 when benchmarks would not run now."""
+    with connect(gateway) as client:
+        readiness = client.readiness()
+        agents = client.agents() if readiness.redis else []
+        runs = client.benchmarks() if readiness.redis else []
+    if as_json:
+        output.print_json(
+            {
+                "readiness": readiness.model_dump(mode="json"),
+                "agents": [agent.model_dump(mode="json") for agent in agents],
+                "runs": [run.model_dump(mode="json") for run in runs],
+            }
+        )
+    else:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("agent")
+        for name in ("workers", "waiting", "pending", "dead"):
+            table.add_column(name, justify="right")
+        for agent in agents:
+            numbers = (len(agent.workers), agent.waiting, agent.pending, agent.dead)
+            table.add_row(agent.agent, *(str(number) for number in numbers))
+        output.console.print(table)
+        if runs:
+            output.console.print()
+            output.console.print(output.runs_table(runs))
+        if not readiness.redis:
+            output.console.print("the gateway cannot reach Redis")
+    if not readiness.ready:
+        raise typer.Exit(1)
+
+
+@dead_app.command("list")
+def list_dead(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
+    """All dead letters of all agents."""
+    with connect(gateway) as client:
+        lists = [client.dead_letters(view.agent) for view in client.agents()]
+    if as_json:
+        output.print_json([entry.model_dump(mode="json") for entry in lists])
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("agent", "entry", "reason"):
+        table.add_column(name)
+    for entry in lists:
+        for letter in entry.dead_letters:
+            table.add_row(entry.agent, letter.entry_id, letter.reason)
+    output.console.print(table)
+
+
+@dead_app.command("show")
+def show_dead(
+    agent: AgentArgument, entry_id: EntryArgument, gateway: GatewayOption = None
+) -> None:
+    """One dead letter with its message, as JSON."""
+    with connect(gateway) as client:
+        letters = client.dead_letters(agent)
+    output.print_json(_entry(letters, entry_id))
+
+
+@dead_app.command("retry")
+def retry_dead(
+    agent: AgentArgument,
+    entry_id: EntryArgument,
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Queue a dead letter again."""
+    with connect(gateway) as client:
+        left = client.retry_dead_letter(agent, entry_id)
+    if as_json:
+        output.print_json(left.model_dump(mode="json"))
+    else:
+        output.console.print(f"queued again; {agent} has {len(left.dead_letters)} left")
+
+
+def _entry(letters: DeadLetterList, entry_id: str) -> dict[str, object]:
+    for letter in letters.dead_letters:
+        if letter.entry_id == entry_id:
+            return letter.model_dump(mode="json")
+    raise typer.BadParameter(f"{letters.agent} has no dead letter {entry_id}; see `xr dead list`")

@@ -1,0 +1,113 @@
+"""`xr demo`: the whole system on this machine, one benchmark through it, and what came out."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Final
+
+import typer
+
+from gateway.client import GatewayClient
+from gateway.commands import benchmarks, output
+from gateway.commands.options import JsonOption
+from gateway.local_stack import LocalStack
+from gateway.records import BenchmarkView
+from shared.errors import ConfigurationError
+from shared.settings import load_settings
+
+DATASET, SPLIT, SEED = "demo", "val", 7
+QUERIES: Final = 100
+"""Queries of a plain `xr demo`."""
+TOP_K: Final = 30
+"""Candidates verified per query in a plain `xr demo`."""
+FULL_TOP_K: Final = 100
+COLUMNS = ("Recall@1", "Recall@5", "Recall@10", "mAP@5")
+ROW_NAMES = {
+    "image_only": "image only",
+    "text_only": "text only",
+    "image_text_sum": "image + text (sum)",
+    "coarse": "XR coarse (RRF)",
+    "verified": "XR verified",
+    "compared": "XR with compare",
+}
+"""Method -> its name in the demo's table; others (each XR list) keep their own names."""
+
+
+def demo(
+    full: Annotated[bool, typer.Option("--full", help="all queries, 100 candidates each")] = False,
+    queries: Annotated[int | None, typer.Option(min=1, help=f"[default: {QUERIES}]")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help=f"candidates verified [default: {TOP_K}]")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="processes per agent type")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Start everything, run the demo benchmark over HTTP, print its metrics, stop everything."""
+    settings = load_settings()
+    _interrupt_on_sigterm()
+    folder = settings.data_root / DATASET
+    if not (folder / "gallery.jsonl").is_file():
+        output.notes.print(f"writing the demo data set to {folder}", highlight=False)
+        write_demo_data(folder, SEED)
+    limit = queries if queries is not None else None if full else QUERIES
+    knobs: dict[str, Any] = {"top_k": top_k or (FULL_TOP_K if full else TOP_K)}
+    with LocalStack(settings, processes=processes) as stack:
+        with output.service_list() as shown:
+            stack.wait_ready(shown)
+        output.notes.print(f"gateway: {stack.gateway_url}", highlight=False)
+        with GatewayClient(stack.gateway_url) as client:
+            submitted = client.submit(DATASET, SPLIT, name="demo", knobs=knobs, limit=limit)
+            try:
+                view = benchmarks.follow(client, submitted.id)
+            except KeyboardInterrupt:
+                client.cancel(submitted.id)
+                raise
+    _print_result(view, as_json)
+
+
+def demo_data(
+    out: Annotated[Path | None, typer.Option(help="[default: <XR_DATA_ROOT>/demo]")] = None,
+    seed: Annotated[int, typer.Option()] = SEED,
+) -> None:
+    """Write the demo data set: rendered scenes and queries whose every target is known."""
+    folder = out or load_settings().data_root / DATASET
+    write_demo_data(folder, seed)
+    output.console.print(f"demo data set in {folder}", highlight=False, soft_wrap=True)
+
+
+def write_demo_data(folder: Path, seed: int) -> None:
+    """Raises: ConfigurationError: the folder exists already."""
+    from shared.demo_world.benchmark import build, write
+
+    if folder.exists():
+        raise ConfigurationError(f"{folder} exists already: remove it, or name another with --out")
+    write(build(seed), folder)
+
+
+def _print_result(view: BenchmarkView, as_json: bool) -> None:
+    if as_json:
+        benchmarks.print_run(view, as_json=True)
+        return
+    named = {ROW_NAMES.get(method, method): row for method, row in view.metrics.items()}
+    output.console.print(output.metrics_table(named, COLUMNS))
+    counts = ", ".join(f"{name} {count}" for name, count in view.counts.items())
+    times = ", ".join(f"{phase.phase} {phase.seconds:.1f} s" for phase in view.progress)
+    for line in (
+        f"\ncounts: {counts}",
+        f"wall time: {times}",
+        f"run folder: {view.run_folder}",
+        "look again: cat the run folder's metrics.txt, or `xr up` and "
+        f"`xr runs show {view.id}`",
+    ):
+        output.console.print(line, highlight=False, soft_wrap=True)
+
+
+def _interrupt_on_sigterm() -> None:
+    """SIGTERM ends the demo as Ctrl-C does: everything it started is stopped."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)

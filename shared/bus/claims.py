@@ -1,0 +1,156 @@
+"""A consumer's hold on messages: taking, renewing, answering, taking over, setting aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from shared.bus import keys, scripts
+from shared.bus.connection import command
+
+_SET_ASIDE_KEPT = 10_000
+
+
+class Claim(NamedTuple):
+    """A message in one consumer's hand.
+
+    Attributes:
+        stream: 1 = hi, 2 = lo.
+        entry_id: its entry in that stream.
+        payload: the message's bytes, not yet validated.
+        job_id: as its sender noted it beside the message.
+        deliveries: how often it has been handed out, this time included.
+    """
+
+    stream: int
+    entry_id: bytes
+    payload: bytes
+    job_id: bytes
+    deliveries: int = 1
+
+
+class Reply(NamedTuple):
+    """What to send for a claim: the list and the message's bytes."""
+
+    claim: Claim
+    reply_to: str
+    payload: bytes
+
+
+class Claims:
+    """The Redis side of one consumer.
+
+    Args:
+        redis: the connection pool.
+        agent: whose requests are taken.
+        consumer: unique name in the consumer group; two living consumers never share one.
+        lease_s: a claim lapses this long after its last renewal.
+        reply_expiry_s: replies nobody reads vanish after this time.
+    """
+
+    def __init__(
+        self, redis: Redis, agent: str, consumer: str, *, lease_s: float, reply_expiry_s: int
+    ) -> None:
+        self._redis = redis
+        self._agent = agent
+        self._streams = keys.request_streams(agent)
+        self._us = (keys.GROUP, consumer)
+        self._consumer = consumer
+        self._lease_ms = int(lease_s * 1000)
+        self._reply_expiry_s = reply_expiry_s
+
+    async def create_groups(self) -> None:
+        await scripts.CREATE_GROUPS(self._redis, self._streams, [keys.GROUP])
+
+    async def take(
+        self, room: int, further_jobs: Iterable[bytes] = ()
+    ) -> tuple[list[Claim], set[bytes]]:
+        """At most `room` new messages, hi before lo, without waiting.
+
+        Returns: the claims, and which of their jobs and of `further_jobs` are cancelled.
+        """
+        flat, cancelled = await scripts.TAKE(
+            self._redis, self._streams, [*self._us, room, keys.CANCEL_PREFIX, *further_jobs]
+        )
+        claims = [Claim(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
+        return claims, set(cancelled)
+
+    async def wait(self, block_s: float) -> list[Claim]:
+        """Block until a message comes and take it: none, one, or one of each stream."""
+        answer: Any = await command(
+            self._redis,
+            *("XREADGROUP", "GROUP", *self._us, "COUNT", 1, "BLOCK", max(int(block_s * 1000), 1)),
+            *("STREAMS", *self._streams, ">", ">"),
+        )
+        return [
+            Claim(
+                1 + self._streams.index(stream.decode()),
+                entry_id,
+                fields.get(b"m", b""),
+                fields.get(b"j", b""),
+            )
+            for stream, entries in answer or ()
+            for entry_id, fields in entries
+        ]
+
+    async def rescue(self) -> tuple[Claim, bool] | None:
+        """Take over one message whose lease has lapsed, and whether its job is cancelled."""
+        found = await scripts.RESCUE(
+            self._redis, self._streams, [*self._us, self._lease_ms, keys.CANCEL_PREFIX]
+        )
+        if not found:
+            return None
+        *claim, cancelled = found
+        return Claim(*claim), bool(cancelled)
+
+    async def renew(self, claims: Sequence[Claim]) -> int:
+        """Renew the leases that are still ours; returns how many."""
+        named = [part for claim in claims for part in (claim.stream, claim.entry_id)]
+        renewed: int = await scripts.RENEW(self._redis, self._streams, [*self._us, *named])
+        return renewed
+
+    async def finish(self, replies: Sequence[Reply]) -> int:
+        """Reply, acknowledge and delete those that are still ours; returns how many."""
+        flat = [
+            part
+            for claim, reply_to, payload in replies
+            for part in (claim.stream, claim.entry_id, reply_to, payload)
+        ]
+        recorded: int = await scripts.FINISH(
+            self._redis, self._streams, [*self._us, self._reply_expiry_s, *flat]
+        )
+        return recorded
+
+    async def bury(self, claim: Claim, reason: str, reply: Reply | None) -> bool:
+        """Move a message to the dead letters."""
+        return await self._set_aside(keys.dead(self._agent), claim, reason, reply)
+
+    async def park(self, claim: Claim, reason: str, reply: Reply | None) -> bool:
+        """Move bytes that are no message to the parked ones."""
+        return await self._set_aside(keys.parked(self._agent), claim, reason, reply)
+
+    async def _set_aside(self, to: str, claim: Claim, reason: str, reply: Reply | None) -> bool:
+        answer = (reply.reply_to, reply.payload) if reply else ("", b"")
+        moved = await scripts.SET_ASIDE(
+            self._redis,
+            [self._streams[claim.stream - 1], to],
+            [
+                *(*self._us, claim.entry_id, claim.payload, claim.job_id, reason, claim.deliveries),
+                *(_SET_ASIDE_KEPT, self._reply_expiry_s, *answer),
+            ],
+        )
+        return bool(moved)
+
+    async def forget_consumers(self, idle_s: float) -> None:
+        """Remove consumers that hold nothing and were not seen for `idle_s` from the group."""
+        await scripts.FORGET_CONSUMERS(
+            self._redis, self._streams, [keys.GROUP, int(idle_s * 1000), ""]
+        )
+
+    async def forget_us(self) -> None:
+        """Remove this consumer from the group, if it holds nothing."""
+        await scripts.FORGET_CONSUMERS(
+            self._redis, self._streams, [keys.GROUP, 2**52, self._consumer]
+        )

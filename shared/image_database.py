@@ -1,0 +1,188 @@
+"""The image database of a gallery: captions and embeddings, built once, opened by every run.
+
+A finished database is a folder named by its key: manifest.json (what it was made from, counts,
+failures), captions.jsonl, image_embeddings.npy, caption_embeddings.npy; row i belongs to row i of
+the gallery. `image_database_writer` builds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import DatasetError
+from shared.json_lines import JsonLines
+
+MANIFEST = "manifest.json"
+CAPTIONS = "captions.jsonl"
+IMAGE_EMBEDDINGS = "image_embeddings.npy"
+CAPTION_EMBEDDINGS = "caption_embeddings.npy"
+PARTS = "parts"
+
+FailedStep = Literal["image", "caption", "image_embedding", "caption_embedding"]
+Embeddings = npt.NDArray[np.float32]
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+
+class RowFailure(msgspec.Struct, frozen=True):
+    """What a row lacks and why. Only the first cause is listed: an image that cannot be read has
+    neither caption nor embeddings, and one entry."""
+
+    row: int
+    image_id: str
+    step: FailedStep
+    reason: str
+
+
+class CaptionRow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of captions.jsonl; where `caption` is None the manifest says why."""
+
+    row: int
+    caption: str | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """manifest.json: what the database was made from, and what failed."""
+
+    key: str
+    gallery: str
+    captioner: dict[str, Any]
+    clip: dict[str, Any]
+    rows: int
+    searchable: int
+    dimensions: int
+    failures: tuple[RowFailure, ...]
+    schema_version: int = 1
+
+
+class Captions(Sequence[str | None]):
+    """Captions by row, read when asked for; None where captioning failed."""
+
+    def __init__(self, lines: JsonLines[CaptionRow]) -> None:
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, row: int) -> str | None: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[str | None]: ...
+    def __getitem__(self, row: int | slice) -> str | Sequence[str | None] | None:
+        if isinstance(row, slice):
+            return [line.caption for line in self._lines[row]]
+        return self._lines[row].caption
+
+    def __iter__(self) -> Iterator[str | None]:
+        return (line.caption for line in self._lines)
+
+
+@dataclass(frozen=True)
+class ImageDatabase:
+    """An open image database.
+
+    Attributes:
+        captions: c_j by row.
+        image_embeddings: v_j, float32 (rows, dimensions), unit rows, memory-mapped read-only; the
+            row of a failed image is all zero.
+        caption_embeddings: u_j, likewise.
+        failures: every row that lacks something, by row.
+        searchable: rows 0..searchable-1 are ranked.
+    """
+
+    key: str
+    folder: Path
+    manifest: Manifest
+    captions: Captions
+    image_embeddings: Embeddings
+    caption_embeddings: Embeddings
+
+    @property
+    def gallery_key(self) -> str:
+        return self.manifest.gallery
+
+    @property
+    def searchable(self) -> int:
+        return self.manifest.searchable
+
+    @property
+    def failures(self) -> tuple[RowFailure, ...]:
+        return self.manifest.failures
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+
+def database_key(gallery_key: str, captioner: Mapping[str, Any], clip: Mapping[str, Any]) -> str:
+    """The key of the database of this gallery made by this captioner and this CLIP.
+
+    Args:
+        captioner: everything that shapes a caption: model, revision, prompt digest, image size, ...
+        clip: everything that shapes an embedding: checkpoint, revision, preprocessing, ...
+    Any change of any value, however small, is another key; the order of the entries is not.
+    """
+    if not captioner or not clip:
+        raise DatasetError("captioner and CLIP must say who they are; an empty identity was given")
+    made_from = {"gallery": gallery_key, "captioner": captioner, "clip": clip}
+    canonical = json.dumps(
+        made_from, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")
+    )
+    return hashlib.sha256(f"image database 1 {canonical}".encode()).hexdigest()[:32]
+
+
+def is_finished(databases_folder: Path, key: str) -> bool:
+    """Whether the database is complete; its manifest is written last."""
+    return (databases_folder / _checked(key) / MANIFEST).exists()
+
+
+def open_image_database(databases_folder: Path, key: str) -> ImageDatabase:
+    """Open a finished database; costs a few milliseconds, whatever its size.
+
+    Raises: DatasetError: there is none, it is still being built, or its files do not fit together.
+    """
+    folder = databases_folder / _checked(key)
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        state = "is still being built" if (folder / PARTS).is_dir() else "does not exist"
+        raise DatasetError(f"image database {folder} {state}; index the gallery first") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise DatasetError(f"{folder / MANIFEST}: {error}") from error
+    lines = JsonLines(folder / CAPTIONS, CaptionRow)
+    if len(lines) != manifest.rows:
+        raise DatasetError(f"{folder / CAPTIONS} has {len(lines)} lines, not {manifest.rows}")
+    shape = (manifest.rows, manifest.dimensions)
+    return ImageDatabase(
+        key=key,
+        folder=folder,
+        manifest=manifest,
+        captions=Captions(lines),
+        image_embeddings=_open_matrix(folder / IMAGE_EMBEDDINGS, shape),
+        caption_embeddings=_open_matrix(folder / CAPTION_EMBEDDINGS, shape),
+    )
+
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise DatasetError(f"{key!r} is no image database key: 32 hexadecimal digits")
+    return key
+
+
+def _open_matrix(path: Path, shape: tuple[int, int]) -> Embeddings:
+    try:
+        matrix: Embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: {error}") from error
+    if matrix.shape != shape or matrix.dtype != np.float32:
+        raise DatasetError(f"{path} holds {matrix.dtype} {matrix.shape}, not float32 {shape}")
+    return matrix
