@@ -1,1 +1,1 @@
-"""The three kinds of agents of XR: imagination, similarity and question, and the engines they use."""
+"""The three kinds of agents of XR: imagination, similarity and question, and their engines."""

@@ -1,4 +1,4 @@
-"""How each skill's fields fill its prompt: one function per skill, used to answer and to train alike.
+"""How each skill's fields fill its prompt: one function per skill, to answer and to train alike.
 
 Pure: the same fields always give the same words. The answers the generating skills are asked for
 are `json.dumps(answer)` with its default separators, keys in the order of the skill's schema

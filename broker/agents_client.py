@@ -28,7 +28,7 @@ _LONGEST_BACK_OFF_S = 5.0
 _REDIS_IS_AWAY = (TransientError, RedisConnectionError, RedisTimeoutError)
 
 
-class AgentsUnreachable(TransientError):  # noqa: N818 - a state, named as one
+class AgentsUnreachableError(TransientError):
     """There is no connection to the agents any more: nothing can be asked, of nobody."""
 
 
@@ -123,7 +123,7 @@ class AgentsClient:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._abandon(AgentsUnreachable("the connection to the agents was closed"))
+        self._abandon(AgentsUnreachableError("the connection to the agents was closed"))
 
     async def ask(self, query_id: str, step: str, part: str, body: Request) -> Result:
         """The answer to `body`.
@@ -137,7 +137,7 @@ class AgentsClient:
             ValueError: this very request is under way already.
         """
         if self._broken is not None:
-            raise AgentsUnreachable(f"the connection to the agents broke: {self._broken}")
+            raise AgentsUnreachableError(f"the connection to the agents broke: {self._broken}")
         message_id = f"{self._tag}/{query_id}/{step}/{part}"
         if message_id in self._pending:
             raise ValueError(f"{message_id} is under way already: name the parts of a step apart")
@@ -148,7 +148,7 @@ class AgentsClient:
             query_id=query_id,
             reply_to=self._bus.reply_to,
             body=body,
-            deadline_s=time.time() + patience_s,
+            deadline_s=time.time() + 2 * patience_s,  # clocks of machines differ
         )
         pending = _Pending(request, asyncio.get_running_loop().create_future())
         self._pending[message_id] = pending
@@ -238,9 +238,9 @@ class AgentsClient:
         if isinstance(error, Exception):
             logger.error("the connection to the agents broke", exc_info=error)
             self._broken = error
-            self._abandon(AgentsUnreachable(f"the connection to the agents broke: {error}"))
+            self._abandon(AgentsUnreachableError(f"the connection to the agents broke: {error}"))
 
-    def _abandon(self, error: AgentsUnreachable) -> None:
+    def _abandon(self, error: AgentsUnreachableError) -> None:
         for pending in self._pending.values():
             if not pending.future.done():
                 pending.future.set_exception(error)

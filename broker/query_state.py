@@ -108,32 +108,23 @@ def verification_of(
     rows: Sequence[int], answers: Sequence[Answers | ItemFailure], questions: int
 ) -> Verification:
     """Gather the answers about `rows`, in their order, into one table."""
-    p_yes = np.full((len(rows), questions), np.nan, dtype="<f4")
+    unknown = (float("nan"),) * questions
+    table: list[tuple[float, ...]] = []
     failures: list[tuple[int, str]] = []
-    for position, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+    for row, answer in zip(rows, answers, strict=True):
+        if isinstance(answer, Answers) and len(answer.p_yes) == questions:
+            table.append(answer.p_yes)
+            continue
+        table.append(unknown)
         if isinstance(answer, ItemFailure):
             failures.append((row, answer.reason))
-        elif len(answer.p_yes) != questions:
-            failures.append((row, f"{len(answer.p_yes)} answers to {questions} questions"))
         else:
-            p_yes[position] = answer.p_yes
+            failures.append((row, f"{len(answer.p_yes)} answers to {questions} questions"))
     return Verification(
         rows=np.asarray(rows, dtype="<i4").tobytes(),
-        p_yes=p_yes.tobytes(),
+        p_yes=np.array(table, dtype="<f4").tobytes(),
         failures=tuple(failures),
     )
-
-
-def ranked_rows(ranked: RankedList) -> list[int]:
-    """The rows of a list, best first."""
-    rows: list[int] = np.frombuffer(ranked.rows, dtype="<i4").tolist()
-    return rows
-
-
-def ranked_scores(ranked: RankedList) -> list[float]:
-    """The scores of a list, in the order of its rows."""
-    scores: list[float] = np.frombuffer(ranked.scores, dtype="<f4").tolist()
-    return scores
 
 
 def encode_state(state: QueryState) -> bytes:

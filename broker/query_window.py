@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from broker.agents_client import AgentsUnreachable
+from broker.agents_client import AgentsUnreachableError
 from broker.query_state import QueryState
 from shared.datasets import Query
 from shared.errors import TransientError, XRError
@@ -31,8 +31,9 @@ async def run_queries(
         record: returns once the state is durable; its errors end the run.
         progress: told of every recorded state.
         cancelled: when set, no query is begun and those under way are dropped.
-    Raises: AgentsUnreachable: there is no connection to the agents any more. OSError: nothing can
-        be recorded.
+    Raises:
+        AgentsUnreachableError: there is no connection to the agents any more.
+        OSError: nothing can be recorded.
     """
     waiting = iter(queries)
     lanes = [
@@ -70,7 +71,7 @@ async def _answer_or_failure(
 ) -> QueryState:
     try:
         return await answer(query)
-    except AgentsUnreachable:
+    except AgentsUnreachableError:
         raise
     except TransientError as error:
         return _failed(query, str(error), unanswered=True)

@@ -114,6 +114,12 @@ def read_json(runs_folder: Path, run_id: str, name: str) -> dict[str, Any] | Non
     return content
 
 
+def change_status(runs_folder: Path, run_id: str, **changes: Any) -> None:
+    """Change some entries of status.json; for a run that no live owner works on."""
+    former = read_json(runs_folder, run_id, STATUS) or {}
+    atomic_files.write_json(run_folder(runs_folder, run_id) / STATUS, {**former, **changes})
+
+
 def read_states(runs_folder: Path, run_id: str) -> dict[str, QueryState]:
     """The states of any run, also of one under way, by query id; changes nothing on disk."""
     path = run_folder(runs_folder, run_id) / STATES

@@ -63,7 +63,8 @@ def candidates_to_compare(state: QueryState, knobs: Knobs) -> list[int]:
     """The best α of the verified ranking (of the coarse one where nothing is verified)."""
     if not compares(knobs):
         return []
-    return _verified(state, state.lists, knobs, knobs.top_k)[: knobs.compare_top]
+    coarse = coarse_ranking(state.lists, knobs)
+    return _verified(state, coarse, knobs, knobs.top_k)[: knobs.compare_top]
 
 
 def coarse_ranking(lists: Sequence[RankedList], knobs: Knobs) -> Fused:
@@ -81,29 +82,26 @@ def _rankings(
     if state.status == "failed" or not lists:
         return {}
     rankings: Rankings = {ranked.name: decode_list(ranked).rows.tolist() for ranked in lists}
-    rankings[COARSE] = [row for row, _ in coarse_ranking(lists, knobs)]
-    last = rankings[COARSE]
+    coarse = coarse_ranking(lists, knobs)
+    last = rankings[COARSE] = [row for row, _ in coarse]
     if verifies(knobs):
-        last = rankings[VERIFIED] = _verified(state, lists, knobs, head)
+        last = rankings[VERIFIED] = _verified(state, coarse, knobs, head)
     if compares(knobs):
         rankings[COMPARED] = _compared(state, last, head, knobs)
     return rankings
 
 
-def _verified(
-    state: QueryState, lists: Sequence[RankedList], knobs: Knobs, head: int | None
-) -> list[int]:
+def _verified(state: QueryState, coarse: Fused, knobs: Knobs, head: int | None) -> list[int]:
     """The head by verification score and coarse score; the tail follows in coarse order."""
-    coarse = coarse_ranking(lists, knobs)
     rows = [row for row, _ in coarse]
     if not verifies(knobs) or not state.propositions:
         return rows
     best = coarse[:head]
     reranked = rerank(
-        [row for row, _ in best],
+        rows[: len(best)],
         [score for _, score in best],
-        _satisfied(state, state.image_answers, [row for row, _ in best], knobs),
-        _satisfied(state, state.caption_answers, [row for row, _ in best], knobs),
+        _satisfied(state, state.image_answers, rows[: len(best)], knobs),
+        _satisfied(state, state.caption_answers, rows[: len(best)], knobs),
         weights=(knobs.visual_weight, knobs.textual_weight),
         mode=knobs.verify_mode,
     )

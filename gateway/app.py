@@ -14,6 +14,7 @@ from gateway.errors import MEDIA_TYPE, install_error_handlers
 from gateway.middleware import BodyLimit, RequestCounts, RequestIds
 from gateway.ports import AgentBoard, Benchmarks, Services
 from gateway.records import Problem
+from gateway.redis_client import blocking_redis
 from gateway.routes import agents, benchmarks, health
 from shared.settings import Settings
 
@@ -53,7 +54,7 @@ def create_app(
     )
     app.state.services = Services(
         settings=settings,
-        benchmarks=benchmark_service or BrokerBenchmarks(settings),
+        benchmarks=benchmark_service or BrokerBenchmarks(settings, blocking_redis(settings)),
         board=agent_board or RedisAgentBoard(redis, settings),
         registry=registry,
     )

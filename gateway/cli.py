@@ -55,12 +55,21 @@ def run(arguments: Sequence[str]) -> int:
         output.notes.print("interrupted")
         return INTERRUPTED
     except typer.TyperException as error:
-        error.show()
+        _tell_usage_error(error)
         return USAGE
     except XRError as error:
         output.notes.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return exit_status(error)
     return status if isinstance(status, int) else DONE
+
+
+def _tell_usage_error(error: typer.TyperException) -> None:
+    """As the framework itself would: the usage line, then what is wrong."""
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+    else:
+        output.notes.print(f"error: {escape(str(error))}", highlight=False)
 
 
 def exit_status(error: XRError) -> int:

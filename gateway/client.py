@@ -96,6 +96,10 @@ class GatewayClient:
     def cancel(self, benchmark_id: str) -> BenchmarkView:
         return self._ask("DELETE", f"/v1/benchmarks/{benchmark_id}", BenchmarkView)
 
+    def resume(self, benchmark_id: str) -> BenchmarkView:
+        """Queue a failed or cancelled run again; it goes on where it was."""
+        return self._ask("POST", f"/v1/benchmarks/{benchmark_id}/resume", BenchmarkView)
+
     def follow(
         self,
         benchmark_id: str,
@@ -188,11 +192,12 @@ def _refusal(response: httpx.Response) -> GatewayError:
     try:
         return GatewayError(Problem.model_validate_json(response.content))
     except ValueError:  # a proxy in between, not the gateway
+        status, text = response.status_code, response.text[:200]
         return GatewayError(
             Problem(
                 type="about:blank",
                 title=response.reason_phrase,
-                status=response.status_code,
-                detail=f"{response.request.url} answered {response.status_code}: {response.text[:200]}",
+                status=status,
+                detail=f"{response.request.url} answered {status}: {text}",
             )
         )

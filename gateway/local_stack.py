@@ -102,7 +102,9 @@ class LocalStack:
             "XR_GATEWAY_HOST": "127.0.0.1",
             "XR_GATEWAY_PORT": str(self.gateway_port),
         }
-        fields = {f"XR_{name.upper()}": getattr(settings, name) for name in settings.__struct_fields__}
+        fields = {
+            f"XR_{name.upper()}": getattr(settings, name) for name in settings.__struct_fields__
+        }
         return {name: str(value) for name, value in fields.items()} | own
 
     def _gateway_answers(self) -> bool:
@@ -113,7 +115,7 @@ class LocalStack:
         return True
 
     def _has_workers(self, agent: str, wanted: int) -> bool:
-        """Whether so many workers of an agent have passed their warm-up (only then they take work)."""
+        """Whether so many workers of an agent have passed their warm-up and take work."""
         try:
             return self._client.readiness().agents.get(agent, 0) >= wanted
         except (GatewayUnreachableError, GatewayError):

@@ -15,8 +15,11 @@ from shared.settings import Settings
 class Benchmarks(Protocol):
     """Benchmark jobs. Every method may raise redis' ConnectionError."""
 
-    async def submit(self, request: BenchmarkRequest) -> str:
-        """Queue a run; returns its id. Raises: ApiError: unknown data set, split or knob."""
+    async def submit(self, request: BenchmarkRequest, idempotency_key: str = "") -> str:
+        """Queue a run; returns its id, the same one for the same non-empty key within a day.
+
+        Raises: ApiError: unknown data set, split or knob.
+        """
 
     async def view(self, benchmark_id: str) -> BenchmarkView | None:
         """One run as it is now, None when nobody knows it."""
@@ -26,6 +29,12 @@ class Benchmarks(Protocol):
 
     async def cancel(self, benchmark_id: str) -> BenchmarkView | None:
         """Stop a run (a finished one stays as it is), None when nobody knows it."""
+
+    async def resume(self, benchmark_id: str) -> BenchmarkView | None:
+        """Queue a failed or cancelled run again, None when nobody knows it.
+
+        Raises: PermanentError: it is finished or under way.
+        """
 
 
 class AgentBoard(Protocol):

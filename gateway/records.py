@@ -27,7 +27,7 @@ class BenchmarkRequest(Record):
 
 
 class PhaseProgress(Record):
-    """How far one phase of a run is. `rate_per_s` counts what was done lately, not since the start."""
+    """How far one phase of a run is. `seconds` is its wall time so far."""
 
     phase: str
     done: int
@@ -46,6 +46,7 @@ class BenchmarkView(Record):
     name: str
     state: RunState
     phase: str = ""
+    note: str = Field(default="", description="what the run waits for, if anything")
     progress: list[PhaseProgress] = Field(default_factory=list)
     metrics: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="by method: metric name -> value in [0, 1]"

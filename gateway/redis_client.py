@@ -1,9 +1,13 @@
-"""The gateway's Redis connection: it fails fast, as somebody waits for each answer."""
+"""The gateway's Redis connections: they fail fast, as somebody waits for each answer."""
 
 from __future__ import annotations
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.asyncio.retry
+import redis.retry
 from redis.backoff import ConstantBackoff
 
 from shared.errors import ConfigurationError
@@ -12,17 +16,31 @@ from shared.settings import Settings
 _ANSWER_WITHIN_S = 3.0
 
 
-def gateway_redis(settings: Settings) -> Redis:
+def gateway_redis(settings: Settings) -> redis.asyncio.Redis:
     """An asyncio client that connects when first used and tells within seconds when it cannot.
 
     Raises: ConfigurationError: XR_REDIS_URL is no Redis URL.
     """
+    # Once more at once: a pooled connection may be from before a restart of Redis.
+    retry = redis.asyncio.retry.Retry(ConstantBackoff(0.01), 1)
     try:
-        return Redis.from_url(
-            settings.redis_url,
-            socket_timeout=_ANSWER_WITHIN_S,
-            socket_connect_timeout=_ANSWER_WITHIN_S,
-            retry=Retry(ConstantBackoff(0.01), 1),  # a pooled connection may be from before a restart
-        )
+        return redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options())
     except ValueError as error:
         raise ConfigurationError(f"XR_REDIS_URL: {error}") from error
+
+
+def blocking_redis(settings: Settings) -> redis.Redis:
+    """The same for code that blocks (RQ); safe to share between threads."""
+    retry = redis.retry.Retry(ConstantBackoff(0.01), 1)
+    try:
+        return redis.Redis.from_url(settings.redis_url, retry=retry, **_options())
+    except ValueError as error:
+        raise ConfigurationError(f"XR_REDIS_URL: {error}") from error
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_timeout": _ANSWER_WITHIN_S,
+        "socket_connect_timeout": _ANSWER_WITHIN_S,
+        "protocol": 2,
+    }

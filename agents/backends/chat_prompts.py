@@ -32,13 +32,15 @@ class ChatPrompts:
     """
 
     def __init__(self, templater: Any, tokenizer: Any, image_token: str | None) -> None:
-        """`templater` has apply_chat_template: the processor of a vision model, else the tokenizer."""
+        """`templater` has apply_chat_template: a vision model's processor, else the tokenizer."""
         self._templater = templater
         self._tokenizer = tokenizer
         self._image_token = image_token
         self._layouts: dict[tuple[str, int], _Layout] = {}
-        controls = {str(token) for token in tokenizer.get_added_vocab()}
-        self._control_token = re.compile("|".join(map(re.escape, sorted(controls))) or r"(?!)")
+        added = tokenizer.added_tokens_decoder.values()
+        controls = {str(token.content) for token in added if token.special} | {image_token or ""}
+        names = sorted(map(re.escape, controls - {""}))
+        self._control_token = re.compile("|".join(names) if names else r"(?!)")
 
     def token_ids(
         self, prompts: Sequence[Prompt], image_texts: Sequence[Sequence[str]]
@@ -56,14 +58,14 @@ class ChatPrompts:
             return []
         # The questions of a batch repeat for every candidate: tokenise each text once.
         distinct = list(dict.fromkeys(texts))
-        encoded = self._tokenizer(
-            distinct, add_special_tokens=False, return_attention_mask=False
-        )["input_ids"]
+        encoded = self._tokenizer(distinct, add_special_tokens=False, return_attention_mask=False)[
+            "input_ids"
+        ]
         ids_of = dict(zip(distinct, encoded, strict=True))
         return [ids_of[text] for text in texts]
 
     def check(self, prompt: Prompt) -> None:
-        """Raises: ItemError: the text holds one of the model's control tokens, or images it can't take."""
+        """Raises: ItemError: control tokens in the text, or images where the model takes none."""
         found = self._control_token.search(prompt.text)
         if found:
             raise ItemError(f"the text holds the model's control token {found.group()!r}")
@@ -80,7 +82,9 @@ class ChatPrompts:
     def _layout(self, system: str, images: int) -> _Layout:
         key = (system, images)
         if key not in self._layouts:
-            before, found, after = self._run_template(system, images, _SENTINEL).partition(_SENTINEL)
+            before, found, after = self._run_template(system, images, _SENTINEL).partition(
+                _SENTINEL
+            )
             if not found:
                 raise ConfigurationError("the checkpoint's chat template drops the user's text")
             plain = all(

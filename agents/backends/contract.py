@@ -1,4 +1,4 @@
-"""What an engine must offer: text generation, constrained choice, embedding. No engine is imported here."""
+"""What an engine must offer: generation, constrained choice, embedding. Imports no engine."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class LanguageModel(Protocol):
         ...
 
     def describe(self) -> dict[str, str]:
-        """Identity for manifests and cache keys: backend, checkpoint, revision, digest, versions."""
+        """Identity for cache keys: backend, checkpoint, revision, digest, versions."""
         ...
 
 
@@ -87,5 +87,5 @@ class EmbeddingModel(Protocol):
         ...
 
     def describe(self) -> dict[str, str]:
-        """Identity for manifests and cache keys: backend, checkpoint, revision, digest, versions."""
+        """Identity for cache keys: backend, checkpoint, revision, digest, versions."""
         ...

@@ -13,7 +13,7 @@ LENGTH_STEP = 16
 
 
 def padded_length(length: int) -> int:
-    """The bucket of a sequence: the next multiple of 16 that leaves at least one position of padding.
+    """The bucket of a sequence: the next multiple of 16 with at least one position of padding.
 
     One padded position at least, because attention takes another path when a batch has none.
     """

@@ -20,7 +20,7 @@ class JsonGrammars:
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int, eos_ids: Sequence[int]) -> None:
-        """`vocab_size` is the width of the model's logits; ids beyond the tokenizer's stay banned."""
+        """`vocab_size` is the width of the logits; ids beyond the tokenizer's stay banned."""
         try:
             tokens = xgrammar.TokenizerInfo.from_huggingface(
                 tokenizer, vocab_size=vocab_size, stop_token_ids=list(eos_ids)
@@ -51,8 +51,9 @@ class JsonGrammars:
         if not constrained:
             return
         bitmask = xgrammar.allocate_token_bitmask(len(matchers), self._vocab_size)
-        for row in constrained:
-            matchers[row].fill_next_token_bitmask(bitmask, row)
+        for row, matcher in enumerate(matchers):
+            if matcher is not None:
+                matcher.fill_next_token_bitmask(bitmask, row)
         xgrammar.apply_token_bitmask_inplace(
             logits, bitmask.to(logits.device), vocab_size=self._vocab_size, indices=constrained
         )

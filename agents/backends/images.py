@@ -14,7 +14,7 @@ MIN_SIDE_PX = 2
 def read_image(image: ImageFile) -> Image.Image:
     """The whole image, decoded, as RGB.
 
-    Raises: ItemError: missing, unreadable, cut short, too small or too large; the message names the file.
+    Raises: ItemError: missing, unreadable, too small or too large; the message names the file.
     """
     try:
         with Image.open(image.path) as opened:

@@ -7,7 +7,6 @@ The same image or text gives the same bytes whatever else is in the batch: every
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,6 @@ class ClipModel:
         """Backend, checkpoint, revision (the pretrained tag), digest of the weights, versions."""
         return dict(self._identity)
 
-    @torch.inference_mode()
     def embed_images(self, images: Sequence[ImageFile]) -> list[FloatVector | ItemError]:
         """Unit-length float32 vectors; an image that can't be read is an error in its place."""
         embedded: list[FloatVector | ItemError] = []
@@ -64,7 +62,6 @@ class ClipModel:
             ]
         return embedded
 
-    @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> list[FloatVector | ItemError]:
         """Unit-length float32 vectors; texts are cut to the model's context."""
         if not texts:
@@ -84,7 +81,8 @@ class ClipModel:
         for start in range(0, len(inputs), self._rows):
             block = list(inputs[start : start + self._rows])
             filled = block + [block[0]] * (self._rows - len(block))
-            vectors = encode(torch.stack(filled).to(self._device), normalize=True)
+            with torch.inference_mode():
+                vectors = encode(torch.stack(filled).to(self._device), normalize=True)
             for vector in vectors[: len(block)].float().cpu().numpy():
                 finite = bool(np.isfinite(vector).all())
                 embedded.append(vector.copy() if finite else ItemError("embedding is not finite"))
@@ -119,7 +117,6 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = Path(checkpoint.removeprefix(_LOCAL))
     name = f"{_LOCAL}{folder}" if folder.is_dir() else checkpoint
-    logging.getLogger("root").setLevel(max(logging.WARNING, logging.getLogger().level))
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
             name,

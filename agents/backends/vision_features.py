@@ -1,4 +1,4 @@
-"""Turns images into the features a chat model reads, once per image however many questions follow."""
+"""Turns images into the features a chat model reads, once for all questions about an image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from agents.backends.caching import ByteBoundedCache
 from agents.backends.contract import ImageFile
 from agents.backends.images import read_image
+from agents.caching import BoundedCache
 from shared.errors import ConfigurationError, ItemError
 
 _KNOWN_INPUTS = {"pixel_values", "num_patches"}
@@ -30,14 +30,14 @@ class VisionFeatures:
         self._model = model
         self._processor = processor
         self._rows = rows
-        self._cache: ByteBoundedCache[str, torch.Tensor] = ByteBoundedCache(cache_bytes)
+        self._cache: BoundedCache[str, torch.Tensor] = BoundedCache(cache_bytes)
         self._placeholders: dict[int, str] = {}
         self._tiling: dict[str, Any] = {}
         if hasattr(processor.image_processor, "crop_to_patches"):
             self._tiling = {"crop_to_patches": max_tiles > 1, "max_patches": max_tiles}
         elif max_tiles != 1:
             raise ConfigurationError(
-                f"max_tiles is {max_tiles} but {type(processor.image_processor).__name__} cuts no tiles"
+                f"max_tiles is {max_tiles}, but this checkpoint's image processor cuts no tiles"
             )
 
     def of(self, images: Sequence[ImageFile]) -> dict[str, torch.Tensor | ItemError]:
@@ -72,8 +72,8 @@ class VisionFeatures:
         unknown = set(inputs) - _KNOWN_INPUTS
         if unknown:
             raise ConfigurationError(
-                f"this checkpoint's images come as {sorted(inputs)}; this backend serves models that "
-                "read pixel_values alone (InternVL, LLaVA)"
+                f"this checkpoint's images come as {sorted(inputs)}; this backend serves models "
+                "that read pixel_values alone (InternVL, LLaVA)"
             )
         tiles: torch.Tensor = inputs["pixel_values"]
         self._learn_placeholder(image)

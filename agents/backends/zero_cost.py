@@ -26,7 +26,7 @@ _WORDS = ("red", "blue", "round", "small", "dress", "dog", "table", "striped")
 
 
 class ZeroCostLanguageModel:
-    """A `LanguageModel`: valid JSON for any schema, probabilities by hash. Equal prompts, equal answers."""
+    """A `LanguageModel`: valid JSON for our schemas, probabilities by hash of the prompt."""
 
     def __init__(self, failing: str = "") -> None:
         """`failing`: requests whose text or image path contains it fail alone; empty = none."""
@@ -62,7 +62,7 @@ class ZeroCostLanguageModel:
 
 
 class ZeroCostEmbeddingModel:
-    """An `EmbeddingModel`: unit vectors by hash. Equal texts and equal image hashes, equal vectors."""
+    """An `EmbeddingModel`: unit vectors by hash of the text or of the image's content hash."""
 
     def __init__(self, dimensions: int = 64, failing: str = "") -> None:
         """`failing`: texts or image paths that contain it fail alone; empty = none."""

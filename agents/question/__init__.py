@@ -1,1 +1,1 @@
-"""The question agent: proposes yes/no questions about the target and checks candidates with them."""
+"""The question agent: proposes questions about the target and checks candidates with them."""

@@ -66,9 +66,7 @@ def list_dead(gateway: GatewayOption = None, as_json: JsonOption = False) -> Non
 
 
 @dead_app.command("show")
-def show_dead(
-    agent: AgentArgument, entry_id: EntryArgument, gateway: GatewayOption = None
-) -> None:
+def show_dead(agent: AgentArgument, entry_id: EntryArgument, gateway: GatewayOption = None) -> None:
     """One dead letter with its message, as JSON."""
     with connect(gateway) as client:
         letters = client.dead_letters(agent)

@@ -84,6 +84,18 @@ def show_run(
         print_run(client.benchmark(benchmark_id), as_json)
 
 
+@runs_app.command("resume")
+def resume_run(
+    benchmark_id: Annotated[str, typer.Argument(metavar="ID")],
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a failed or cancelled run up again where it was, and follow it."""
+    with connect(gateway) as client:
+        client.resume(benchmark_id)
+        print_run(follow(client, benchmark_id), as_json)
+
+
 def cancel(
     benchmark_id: Annotated[str, typer.Argument(metavar="ID")],
     gateway: GatewayOption = None,

@@ -23,7 +23,13 @@ QUERIES: Final = 100
 TOP_K: Final = 30
 """Candidates verified per query in a plain `xr demo`."""
 FULL_TOP_K: Final = 100
-COLUMNS = ("Recall@1", "Recall@5", "Recall@10", "mAP@5")
+COLUMNS = {
+    "recall@1": "Recall@1",
+    "recall@5": "Recall@5",
+    "recall@10": "Recall@10",
+    "map@5": "mAP@5",
+}
+"""Metric -> its column in the demo's table."""
 ROW_NAMES = {
     "image_only": "image only",
     "text_only": "text only",
@@ -52,7 +58,7 @@ def demo(
         output.notes.print(f"writing the demo data set to {folder}", highlight=False)
         write_demo_data(folder, SEED)
     limit = queries if queries is not None else None if full else QUERIES
-    knobs: dict[str, Any] = {"top_k": top_k or (FULL_TOP_K if full else TOP_K)}
+    knobs = demo_knobs(top_k or (FULL_TOP_K if full else TOP_K))
     with LocalStack(settings, processes=processes) as stack:
         with output.service_list() as shown:
             stack.wait_ready(shown)
@@ -86,6 +92,16 @@ def write_demo_data(folder: Path, seed: int) -> None:
     write(build(seed), folder)
 
 
+def demo_knobs(top_k: int) -> dict[str, Any]:
+    """All stages and the baselines, so that the table shows what each step adds."""
+    return {
+        "top_k": top_k,
+        "rank_depth": max(100, top_k),
+        "stages": ["coarse", "verify", "compare"],
+        "baselines": True,
+    }
+
+
 def _print_result(view: BenchmarkView, as_json: bool) -> None:
     if as_json:
         benchmarks.print_run(view, as_json=True)
@@ -93,13 +109,13 @@ def _print_result(view: BenchmarkView, as_json: bool) -> None:
     named = {ROW_NAMES.get(method, method): row for method, row in view.metrics.items()}
     output.console.print(output.metrics_table(named, COLUMNS))
     counts = ", ".join(f"{name} {count}" for name, count in view.counts.items())
-    times = ", ".join(f"{phase.phase} {phase.seconds:.1f} s" for phase in view.progress)
+    phases = [phase for phase in view.progress if phase.phase != "done"]
+    times = ", ".join(f"{phase.phase} {phase.seconds:.1f} s" for phase in phases)
     for line in (
         f"\ncounts: {counts}",
         f"wall time: {times}",
         f"run folder: {view.run_folder}",
-        "look again: cat the run folder's metrics.txt, or `xr up` and "
-        f"`xr runs show {view.id}`",
+        f"look again: cat the run folder's metrics.txt, or `xr up` and `xr runs show {view.id}`",
     ):
         output.console.print(line, highlight=False, soft_wrap=True)
 

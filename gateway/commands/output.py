@@ -9,8 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.progress import TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from gateway.records import BenchmarkView, PhaseProgress
@@ -29,7 +35,7 @@ def print_json(value: Any) -> None:
 
 
 def parse_knobs(given: Sequence[str]) -> dict[str, Any]:
-    """["top_k=50", "fusion=sum"] -> {"top_k": 50, "fusion": "sum"}; a value is JSON where it can be.
+    """["top_k=50", "fusion=sum"] -> {"top_k": 50, "fusion": "sum"}; values are JSON or plain text.
 
     Raises: ConfigurationError: an entry without "=".
     """
@@ -49,16 +55,18 @@ class PhaseBars:
     """One progress bar per phase of a run, in the order in which the phases appear."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+        self.progress = progress
         self._bars: dict[str, TaskID] = {}
 
     def show(self, phases: Sequence[PhaseProgress]) -> None:
         for phase in phases:
             if phase.phase not in self._bars:
-                self._bars[phase.phase] = self._progress.add_task(phase.phase, total=None)
+                self._bars[phase.phase] = self.progress.add_task(
+                    phase.phase, total=None, remarks=""
+                )
             failed = f"[red]{phase.failed} failed" if phase.failed else ""
             rate = f"{phase.rate_per_s:.1f}/s" if phase.rate_per_s else ""
-            self._progress.update(
+            self.progress.update(
                 self._bars[phase.phase],
                 completed=phase.done,
                 total=phase.total or None,
@@ -94,15 +102,19 @@ def service_list() -> Iterator[Callable[[Sequence[ServiceStatus]], None]]:
 
 
 def metrics_table(
-    metrics: Mapping[str, Mapping[str, float]], columns: Sequence[str] | None = None
+    metrics: Mapping[str, Mapping[str, float]], columns: Mapping[str, str] | None = None
 ) -> Table:
-    """Methods as rows, metrics as columns, in percent; "-" where a method has no such metric."""
+    """Methods as rows, metrics as columns, in percent; "-" where a method has no such metric.
+
+    Args:
+        columns: metric -> heading; None = every metric under its own name.
+    """
     if columns is None:
-        columns = list(dict.fromkeys(name for row in metrics.values() for name in row))
+        columns = {name: name for row in metrics.values() for name in row}
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method")
-    for name in columns:
-        table.add_column(name, justify="right")
+    for heading in columns.values():
+        table.add_column(heading, justify="right")
     for method, row in metrics.items():
         values = [f"{100 * row[name]:.2f}" if name in row else "-" for name in columns]
         table.add_row(method, *values)

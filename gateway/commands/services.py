@@ -7,14 +7,13 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from gateway.commands import output
 from shared.errors import ConfigurationError
-from shared.settings import Settings, load_settings
+from shared.settings import load_settings
 
 
 def gateway(
@@ -59,15 +58,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def coordinator() -> None:
-    """Run benchmark jobs (replaces itself by `python -m broker`)."""
+    """Run benchmark jobs (becomes `python -m broker`)."""
     load_settings()  # a wrong setting is told before anything heavy is loaded
     _become("broker")
 
 
 def agent(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="imagination, similarity, question")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="imagination, similarity, question")
+    ],
 ) -> None:
-    """Serve one or several agents from one engine (replaces itself by `python -m agents NAME...`)."""
+    """Serve one or several agents from one process (becomes `python -m agents NAME...`)."""
     load_settings()
     _become("agents", *names)
 
@@ -99,8 +100,3 @@ def _become(package: str, *arguments: str) -> NoReturn:
     """Replace this process, so that signals and exit status are the service's own."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", package, *arguments])  # noqa: S606
-
-
-def settings_summary(settings: Settings) -> dict[str, object]:
-    """The settings as they may be shown: credentials masked."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.masked().items()}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse
 
 from gateway.errors import ApiError
 from gateway.ports import Services, ServicesDependency
 from gateway.records import BenchmarkList, BenchmarkRequest, BenchmarkView
+from shared.errors import PermanentError
 
 router = APIRouter(prefix="/v1/benchmarks", tags=["benchmarks"])
 
@@ -23,10 +25,14 @@ RESULT_FILES = {
 
 @router.post("", status_code=202)
 async def submit_benchmark(
-    body: BenchmarkRequest, request: Request, response: Response, services: ServicesDependency
+    body: BenchmarkRequest,
+    request: Request,
+    response: Response,
+    services: ServicesDependency,
+    idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> BenchmarkView:
-    """Queue a run; `Location` says where to watch it."""
-    benchmark_id = await services.benchmarks.submit(body)
+    """Queue a run; `Location` says where to watch it. The same `Idempotency-Key`, the same run."""
+    benchmark_id = await services.benchmarks.submit(body, idempotency_key)
     response.headers["Location"] = request.url_for("show_benchmark", benchmark_id=benchmark_id).path
     return await _view(services, benchmark_id)
 
@@ -50,6 +56,18 @@ async def cancel_benchmark(benchmark_id: str, services: ServicesDependency) -> B
     if cancelled is None:
         raise _unknown(benchmark_id)
     return cancelled
+
+
+@router.post("/{benchmark_id}/resume", status_code=202)
+async def resume_benchmark(benchmark_id: str, services: ServicesDependency) -> BenchmarkView:
+    """Queue a failed or cancelled run again; it goes on where it was."""
+    try:
+        resumed = await services.benchmarks.resume(benchmark_id)
+    except PermanentError as error:
+        raise ApiError(409, "nothing-to-resume", str(error)) from error
+    if resumed is None:
+        raise _unknown(benchmark_id)
+    return resumed
 
 
 @router.get("/{benchmark_id}/predictions", response_class=FileResponse)

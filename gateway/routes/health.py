@@ -1,4 +1,4 @@
-"""Health and metrics: is the process alive, would a benchmark run now, and what Prometheus reads."""
+"""Health and metrics: does the process live, would a benchmark run now, what Prometheus reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REDIS_AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 @router.get("/livez")
 async def livez() -> dict[str, str]:
-    """The process answers. It says nothing about Redis or agents: restarting would not mend those."""
+    """The process answers; nothing about Redis or agents, as a restart would not mend those."""
     return {"status": "alive"}
 
 
@@ -37,12 +37,14 @@ async def readyz(response: Response, services: ServicesDependency) -> Readiness:
 @router.get("/metrics", response_class=Response)
 async def metrics(services: ServicesDependency) -> Response:
     """Prometheus' text format: queues and runs as they are now, and the requests served so far."""
-    text = generate_latest(services.registry) + generate_latest(await _state_of_the_system(services))
+    text = generate_latest(services.registry) + generate_latest(
+        await _state_of_the_system(services)
+    )
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 async def _state_of_the_system(services: Services) -> CollectorRegistry:
-    """Gauges read anew at each scrape. Without Redis only `xr_redis_up 0` is told: no stale values."""
+    """Gauges, read anew at each scrape; without Redis only `xr_redis_up 0`, nothing stale."""
     registry = CollectorRegistry()
     redis_up = Gauge("xr_redis_up", "1 when Redis answers", registry=registry)
     try:

@@ -92,6 +92,8 @@ class BusClient:
             ) from error
         finally:
             for parcel in parcels:
+                if parcel.added.done() and not parcel.added.cancelled():
+                    parcel.added.exception()  # seen, also when another parcel's was raised
                 parcel.added.cancel()
 
     async def receive(self, timeout_s: float = 1.0, limit: int = 256) -> list[ReplyMessage]:
@@ -135,7 +137,9 @@ class BusClient:
         """How much waits, is being worked on, and was given up."""
         hi, lo = keys.request_streams(agent)
         pipeline = self.redis.pipeline(transaction=True)
-        pipeline.xlen(hi).xlen(lo).xlen(keys.dead(agent))
+        pipeline.xlen(hi)
+        pipeline.xlen(lo)
+        pipeline.xlen(keys.dead(agent))
         pipeline.xpending(hi, keys.GROUP)
         pipeline.xpending(lo, keys.GROUP)
         *lengths, in_hi, in_lo = await pipeline.execute(raise_on_error=False)
@@ -187,12 +191,11 @@ class BusClient:
         return sorted(alive, key=lambda agent: (agent.agent, agent.worker, agent.consumer))
 
     async def aclose(self) -> None:
-        """Give up unfinished sends and drop the reply list. The connection stays its owner's."""
+        """Give up unfinished sends. The connection stays its owner's."""
         flushes = list(self._flushes.values())
         for flush in flushes:
             flush.cancel()
         await asyncio.gather(*flushes, return_exceptions=True)
-        await command(self.redis, "DEL", self.reply_to)
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -222,7 +225,14 @@ class BusClient:
         outbox, outage, poll_s = self._outboxes[stream], Outage(self.redis), _SHORTEST_POLL_S
         try:
             while parcels := _next_parcels(outbox):
-                added = await keep_trying(outage, lambda p=parcels: self._add(stream, p))
+                try:
+                    added = await self._add(stream, parcels)
+                except RedisError as error:
+                    if not will_pass(error):
+                        raise
+                    await outage.wait(error)  # meanwhile senders may give up: choose parcels anew
+                    continue
+                outage.over()
                 for parcel in parcels[:added]:
                     outbox.remove(parcel)
                     if not parcel.added.done():
@@ -232,7 +242,7 @@ class BusClient:
                     poll_s = min(2 * poll_s, _LONGEST_POLL_S)
                 else:
                     poll_s = _SHORTEST_POLL_S
-        except RedisError as error:
+        except Exception as error:  # to be raised where somebody waits for it
             for parcel in outbox:
                 if not parcel.added.done():
                     parcel.added.set_exception(error)
@@ -257,7 +267,8 @@ class BusClient:
         if block_s <= 0:
             return await command(self.redis, "LPOP", self.reply_to, limit) or []
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.blpop([self.reply_to], min(block_s, LONGEST_BLOCK_S))
+        # Below a millisecond Redis 6 would round to 0, which means for ever.
+        pipeline.blpop([self.reply_to], max(min(block_s, LONGEST_BLOCK_S), 0.001))
         if limit > 1:
             pipeline.lpop(self.reply_to, limit - 1)
         first, *rest = await pipeline.execute()
@@ -279,7 +290,7 @@ class BusClient:
 
 
 def _next_parcels(outbox: deque[_Parcel]) -> list[_Parcel]:
-    """The parcels to add next: whole ones, about `_MOST_PER_SCRIPT` messages; drops abandoned ones."""
+    """The parcels to add next, about `_MOST_PER_SCRIPT` messages; drops abandoned ones."""
     while outbox and outbox[0].added.done():
         outbox.popleft()
     chosen: list[_Parcel] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ConnectionError,  # noqa: A004 - this module speaks of no other
+    NoPermissionError,
     RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004
@@ -27,6 +29,15 @@ LONGEST_BLOCK_S = 5.0
 _SOCKET_TIMEOUT_S = 3 * LONGEST_BLOCK_S
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _LOG_INTERVAL_S = 5.0
+_KEEP_ALIVE: dict[str, Any] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    },
+}
+_WRONG_CREDENTIALS = ("WRONGPASS", "NOAUTH", "NOPERM", "username-password", "uthentication")
 _PASSING_REFUSALS = ("OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "BUSY ", "TRYAGAIN")
 
 logger = logging.getLogger(__name__)
@@ -38,6 +49,9 @@ def connect(redis_url: str) -> Redis:
 
     Raises: ConfigurationError: the URL isn't redis://, rediss:// or unix://.
     """
+    # A broken line is noticed by the system's keep-alive. (The client library's own health check
+    # recurses without end on a Redis that wants a password it wasn't given.)
+    keep_alive = {} if redis_url.startswith("unix:") else _KEEP_ALIVE
     try:
         return Redis.from_url(
             redis_url,
@@ -45,10 +59,10 @@ def connect(redis_url: str) -> Redis:
             protocol=2,
             socket_timeout=_SOCKET_TIMEOUT_S,
             socket_connect_timeout=LONGEST_BLOCK_S,
-            health_check_interval=30,
             # One immediate retry replaces a connection that a restart has broken; longer outages
             # are waited for by `keep_trying`, which says so in the log.
             retry=Retry(ConstantBackoff(0.01), 1),
+            **keep_alive,
         )
     except ValueError as error:
         raise ConfigurationError(f"XR_REDIS_URL: {error}") from error
@@ -71,7 +85,10 @@ def address(redis: Redis) -> str:
 
 def will_pass(error: RedisError) -> bool:
     """Is it a state of Redis that ends without anybody changing the configuration?"""
-    if isinstance(error, AuthenticationError | AuthorizationError):
+    # The client library wraps some refusals of a login as connection errors: judge by the words.
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+        return False
+    if any(word in str(error) for word in _WRONG_CREDENTIALS):
         return False
     if isinstance(error, ConnectionError | TimeoutError):
         return True

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from shared.bus import keys
 from shared.bus.claims import Claim, Claims, Reply
-from shared.bus.connection import Outage, group_is_missing, keep_trying, will_pass
+from shared.bus.connection import Outage, Outcome, group_is_missing, keep_trying, will_pass
 from shared.bus.records import LiveAgent
 from shared.bus.replying import answers_of_one_length, reply_bytes, salvage
 from shared.contracts.messages import Failure, RequestMessage, decode
@@ -33,7 +33,7 @@ _REPLY_KEPT_S = 3600
 logger = logging.getLogger(__name__)
 
 
-class EngineDied(XRError):
+class EngineDeadError(XRError):
     """Raised by a handler whose model is gone: the consumer stops and acknowledges nothing."""
 
 
@@ -53,7 +53,7 @@ class Consumer:
         agent: whose requests to take.
         handler: gets 1..max_batch valid requests, returns one answer each in their order. When it
             raises on a batch, each request is tried alone, so that only the guilty one fails
-            (retryable when it raised `TransientError`). `EngineDied` ends the consumer.
+            (retryable when it raised `TransientError`). `EngineDeadError` ends the consumer.
         worker: name of this process in replies and heartbeats.
         max_batch: messages taken at once.
         max_wait_ms: how long a batch that isn't full may wait for more; the wait ends early when
@@ -99,6 +99,7 @@ class Consumer:
         self._outage = Outage(redis)
         self._stopping_since_s: float | None = None
         self._rescue_at_s = self._forget_at_s = 0.0
+        self._quiet = False  # messages come one by one: it pays to wait without looking first
         self._started_at_s = time.time()
 
     @property
@@ -114,7 +115,7 @@ class Consumer:
         """Serve until `stop`. While Redis is away it waits and tries again.
 
         Raises:
-            EngineDied: from the handler.
+            EngineDeadError: from the handler.
             RedisError: what doesn't pass by itself, such as a refused password.
         """
         background = asyncio.create_task(self._keep_alive(), name=f"leases of {self.name}")
@@ -145,13 +146,12 @@ class Consumer:
             self.redelivered += 1
             logger.warning(
                 "%s: delivery %d of a message whose worker died or froze (%s of job %s)",
-                self.name, claim.deliveries, claim.entry_id.decode(), claim.job_id.decode("utf-8", "replace"),
+                self.name, claim.deliveries, claim.entry_id.decode(),
+                claim.job_id.decode(errors="replace"),
             )  # fmt: skip
-            await self._work([claim], {claim.job_id} if cancelled else set())
+            await self._hold([claim], {claim.job_id} if cancelled else set())
         claims, cancelled_jobs = await self._gather(may_block=suspect is None)
-        # A blocking read can bring one message of each stream: one more than a batch of one.
-        for start in range(0, len(claims), self._max_batch):
-            await self._work(claims[start : start + self._max_batch], cancelled_jobs)
+        await self._hold(claims, cancelled_jobs)
 
     async def _next_suspect(self) -> tuple[Claim, bool] | None:
         now = time.monotonic()
@@ -171,16 +171,18 @@ class Consumer:
         Polls instead of blocking for milliseconds: on an idle server a short block takes as long as
         the server's timer.
         """
-        claims, cancelled = await self._claims.take(self._max_batch)
+        claims: list[Claim] = []
+        cancelled: set[bytes] = set()
+        unchecked: set[bytes] = set()
+        if not (self._quiet and may_block):
+            claims, cancelled = await self._claims.take(self._max_batch)
         if not claims:
-            if not may_block:
-                return [], cancelled
-            claims = await self._claims.wait(min(_LONGEST_IDLE_BLOCK_S, self._lease_s / 5))
+            if may_block:
+                claims = await self._claims.wait(min(_LONGEST_IDLE_BLOCK_S, self._lease_s / 5))
             if not claims:
                 return [], cancelled
             unchecked = {claim.job_id for claim in claims}
-        else:
-            unchecked = set()
+        woken = bool(unchecked)
         end = time.monotonic() + self._max_wait_s
         while unchecked or (len(claims) < self._max_batch and time.monotonic() < end):
             room = max(self._max_batch - len(claims), 0)
@@ -192,45 +194,53 @@ class Consumer:
             cancelled |= also_cancelled
             if not more:
                 break
+        self._quiet = woken and len(claims) == 1
         return claims, cancelled
 
-    async def _work(self, claims: Sequence[Claim], cancelled: set[bytes]) -> None:
+    async def _hold(self, claims: Sequence[Claim], cancelled: set[bytes]) -> None:
+        """Work on claims; the background task renews them meanwhile."""
         self._in_hand = claims
         try:
-            open_requests: list[tuple[Claim, RequestMessage]] = []
-            replies: list[Reply] = []
-            now_s = time.time()
-            for claim in claims:
-                try:
-                    request = decode(claim.payload, RequestMessage)
-                except DecodeError as error:
-                    await self._park(claim, error)
-                    continue
-                if claim.deliveries > self._max_deliveries:
-                    await self._bury(claim, request)
-                elif claim.job_id in cancelled:
-                    replies.append(self._reply(claim, request, Failure("cancelled")))
-                elif request.deadline_s is not None and request.deadline_s < now_s:
-                    replies.append(self._reply(claim, request, Failure("deadline passed")))
-                else:
-                    open_requests.append((claim, request))
-            if open_requests:
-                answers = await self._ask([request for _, request in open_requests])
-                self.batches += 1
-                self.last_batch_at_s = time.time()
-                replies += (
-                    self._reply(claim, request, answer)
-                    for (claim, request), answer in zip(open_requests, answers, strict=True)
-                )
-            await self._deliver(replies)
+            # A blocking read can bring one message of each stream: one more than a batch of one.
+            for start in range(0, len(claims), self._max_batch):
+                await self._work(claims[start : start + self._max_batch], cancelled)
         finally:
             self._in_hand = ()
+
+    async def _work(self, claims: Sequence[Claim], cancelled: set[bytes]) -> None:
+        """See every claim to its end: answered, or set aside."""
+        open_requests: list[tuple[Claim, RequestMessage]] = []
+        replies: list[Reply] = []
+        now_s = time.time()
+        for claim in claims:
+            try:
+                request = decode(claim.payload, RequestMessage)
+            except DecodeError as error:
+                await self._park(claim, error)
+                continue
+            if claim.deliveries > self._max_deliveries:
+                await self._bury(claim, request)
+            elif claim.job_id in cancelled:
+                replies.append(self._reply(claim, request, Failure("cancelled")))
+            elif request.deadline_s is not None and request.deadline_s < now_s:
+                replies.append(self._reply(claim, request, Failure("deadline passed")))
+            else:
+                open_requests.append((claim, request))
+        if open_requests:
+            answers = await self._ask([request for _, request in open_requests])
+            self.batches += 1
+            self.last_batch_at_s = time.time()
+            replies += (
+                self._reply(claim, request, answer)
+                for (claim, request), answer in zip(open_requests, answers, strict=True)
+            )
+        await self._deliver(replies)
 
     async def _ask(self, requests: Sequence[RequestMessage]) -> Sequence[Answer]:
         """One answer per request, whatever the handler does."""
         try:
             answers = await self._handler(requests)
-        except EngineDied:
+        except EngineDeadError:
             raise
         except Exception as error:
             if len(requests) == 1:
@@ -341,7 +351,7 @@ class Consumer:
         else:
             raise error
 
-    async def _patiently[T](self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, operation: Callable[[], Awaitable[Outcome]]) -> Outcome:
         return await keep_trying(self._outage, operation, self._has_drained_long_enough)
 
     def _has_drained_long_enough(self) -> bool:

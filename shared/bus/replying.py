@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
-import msgpack
+import msgspec
 
 from shared.contracts.messages import Failure, ReplyMessage, encode
 from shared.contracts.skills import Body, Result
 
 
-def answers_of_one_length(
-    answers: Sequence[Result | Failure], expected: int
-) -> Sequence[Result | Failure]:
+def answers_of_one_length(answers: object, expected: int) -> Sequence[Result | Failure]:
     """The answers as they are, or failures for all: with a wrong count none can be assigned."""
-    count = len(answers) if isinstance(answers, Sequence) else None
-    if count == expected:
+    if not isinstance(answers, list | tuple):
+        got = f"a {type(answers).__name__}"
+    elif len(answers) != expected:
+        got = f"{len(answers)} answers"
+    else:
         return answers
-    got = f"{count} answers" if count is not None else f"a {type(answers).__name__}"
     return [Failure(f"the handler returned {got} to {expected} requests")] * expected
 
 
-def reply_bytes(message_id: str, worker: str, answer: Result | Failure) -> tuple[bytes, bool]:
+def reply_bytes(message_id: str, worker: str, answer: object) -> tuple[bytes, bool]:
     """The encoded reply, and whether it is a failure. An answer that is none becomes a failure."""
     if isinstance(answer, Body | Failure):
         try:
-            reply = ReplyMessage(message_id=message_id, worker=worker, body=answer)
+            body = cast(Result | Failure, answer)
+            reply = ReplyMessage(message_id=message_id, worker=worker, body=body)
             return encode(reply), isinstance(answer, Failure)
         except (TypeError, ValueError, OverflowError) as error:
             failure = Failure(f"the answer cannot be encoded: {error}")
@@ -37,8 +39,8 @@ def reply_bytes(message_id: str, worker: str, answer: Result | Failure) -> tuple
 def salvage(payload: bytes) -> tuple[str, str] | None:
     """Message id and reply list of a malformed request, when they can still be read."""
     try:
-        fields = msgpack.unpackb(payload, raw=False)
-    except Exception:  # msgpack raises half a dozen unrelated types on bad input
+        fields = msgspec.msgpack.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
         return None
     if not isinstance(fields, dict):
         return None

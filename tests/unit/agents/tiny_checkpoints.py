@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import open_clip
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -33,7 +34,15 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>")
+SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<img>",
+    "</img>",
+    "<IMG_CONTEXT>",
+    "<video>",
+)
 WORDS = ("Yes", "No", "Ġred", "Ġdress", "ĠIs", "Ġthe", '{"', '":', 'Ġ"', '",', '"}', "Ġ[", "}]")
 
 
@@ -141,11 +150,9 @@ def write_vision_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def write_clip_checkpoint(folder: Path) -> Path:
+def write_clip_checkpoint(folder: Path, seed: int = 0) -> Path:
     """An open_clip CLIP with its own word tokenizer, loaded as "local-dir:{folder}"."""
-    import open_clip
-
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     words = ["[PAD]", "[UNK]", "a", "red", "blue", "square", "circle", "and", "."]
     vocabulary = {word: index for index, word in enumerate([*words, "[EOT]"])}
@@ -184,6 +191,6 @@ def write_clip_checkpoint(folder: Path) -> Path:
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
     )
-    model = open_clip.CLIP(**{name: value for name, value in model_cfg.items()})
+    model = open_clip.CLIP(**model_cfg)
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder

@@ -1,0 +1,61 @@
+"""`python -m broker`: the coordinator process, an RQ worker of benchmark jobs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+
+from broker.rq_worker import BenchmarkWorker, connect_sync
+from shared.bus.connection import connect, wait_until_reachable
+from shared.errors import ConfigurationError
+from shared.settings import Settings, load_settings
+
+logger = logging.getLogger("broker")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve benchmark jobs until told to stop; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m broker", description=__doc__)
+    parser.add_argument("--burst", action="store_true", help="stop when no job waits any more")
+    options = parser.parse_args(arguments)
+    try:
+        settings = load_settings()
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        logger.info("settings %s", settings.masked())
+        return serve(settings, burst=options.burst)
+    except ConfigurationError as error:
+        print(f"broker: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def serve(settings: Settings, burst: bool = False) -> int:
+    """Wait for Redis, then work. SIGTERM: the run under way is queued again, then this returns."""
+    asyncio.run(_wait_for_redis(settings))
+    redis = connect_sync(settings.redis_url)
+    try:
+        BenchmarkWorker(redis, name=settings.worker_name or socket.gethostname()).work(
+            burst=burst, logging_level=settings.log_level.upper()
+        )
+    finally:
+        redis.close()
+    return 0
+
+
+async def _wait_for_redis(settings: Settings) -> None:
+    redis = connect(settings.redis_url)
+    try:
+        await wait_until_reachable(redis)
+    finally:
+        await redis.aclose()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The RQ job: one job = one run = one coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from redis.exceptions import RedisError
+from rq import get_current_job
+from rq.job import Job
+
+from broker.benchmark_run import coordinate
+from shared.bus.connection import connect, wait_until_reachable
+from shared.errors import PermanentError
+from shared.settings import Settings, load_settings
+
+logger = logging.getLogger(__name__)
+
+FUNCTION = "broker.benchmark_job.run_benchmark"
+"""How RQ finds the job's function."""
+
+
+def run_benchmark(run_id: str) -> dict[str, Any]:
+    """Bring a run to its end; RQ calls this in a process of its own.
+
+    Returns: what `rq info` and the job's result show: state, counts.
+    Raises: PermanentError: RQ is told not to try again. TransientError: RQ tries again.
+    """
+    job = get_current_job()
+    try:
+        status = asyncio.run(_coordinate(run_id, load_settings(), job))
+    except PermanentError:
+        if job is not None:
+            job.retries_left = 0
+        raise
+    return {"run_id": run_id, "state": status.get("state"), "counts": status.get("counts", {})}
+
+
+async def _coordinate(run_id: str, settings: Settings, job: Job | None) -> dict[str, Any]:
+    async def publish(status: Mapping[str, Any]) -> None:
+        if job is not None:
+            job.meta.update(status)
+            try:
+                await asyncio.to_thread(job.save_meta)
+            except RedisError as error:
+                logger.warning("the job's progress cannot be saved: %s", error)
+
+    redis = connect(settings.redis_url)
+    try:
+        await wait_until_reachable(redis)
+        return await coordinate(run_id, settings, redis, publish)
+    finally:
+        await redis.aclose()

@@ -1,0 +1,159 @@
+"""The HTTP API over fakes: what it answers when all is well."""
+
+from __future__ import annotations
+
+from gateway.records import PhaseProgress
+from tests.unit.gateway.fakes import Api
+
+
+async def submit(api: Api) -> str:
+    response = await api.http.post("/v1/benchmarks", json={"dataset": "demo", "split": "val"})
+    benchmark_id: str = response.json()["id"]
+    return benchmark_id
+
+
+async def test_a_submission_is_accepted_with_its_id_and_where_to_watch_it(api: Api) -> None:
+    body = {"dataset": "demo", "split": "val", "name": "mine", "knobs": {"top_k": 5}, "limit": 3}
+    response = await api.http.post("/v1/benchmarks", json=body)
+    assert response.status_code == 202
+    assert response.json()["state"] == "queued"
+    assert response.headers["location"] == f"/v1/benchmarks/{response.json()['id']}"
+    watched = await api.http.get(response.headers["location"])
+    assert watched.json() == response.json()
+
+
+async def test_runs_are_listed_newest_first(api: Api) -> None:
+    first, second = await submit(api), await submit(api)
+    response = await api.http.get("/v1/benchmarks")
+    assert [run["id"] for run in response.json()["benchmarks"]] == [second, first]
+
+
+async def test_progress_is_shown_by_phase(api: Api) -> None:
+    benchmark_id = await submit(api)
+    phase = PhaseProgress(phase="queries", done=2, total=9, failed=1, rate_per_s=1.5)
+    running = api.benchmarks.runs[benchmark_id].model_copy(
+        update={"state": "running", "phase": "queries", "progress": [phase]}
+    )
+    api.benchmarks.runs[benchmark_id] = running
+    response = await api.http.get(f"/v1/benchmarks/{benchmark_id}")
+    assert response.json()["progress"] == [phase.model_dump()]
+
+
+async def test_a_finished_run_offers_its_files(api: Api) -> None:
+    # Given a finished run with its files in the runs folder
+    benchmark_id = await submit(api)
+    folder = api.settings.runs_folder / "demo_val" / "clip-run"
+    folder.mkdir(parents=True)
+    contents = {"predictions.jsonl": "{}\n", "manifest.json": "{}", "metrics.txt": "Recall@1  50\n"}
+    for name, text in contents.items():
+        (folder / name).write_text(text)
+    api.benchmarks.runs[benchmark_id] = api.benchmarks.runs[benchmark_id].model_copy(
+        update={"state": "finished", "run_folder": str(folder)}
+    )
+    # Then each is downloaded as it is
+    for kind, name in (
+        ("predictions", "predictions.jsonl"),
+        ("manifest", "manifest.json"),
+        ("metrics-table", "metrics.txt"),
+    ):
+        response = await api.http.get(f"/v1/benchmarks/{benchmark_id}/{kind}")
+        assert response.status_code == 200
+        assert response.text == contents[name]
+
+
+async def test_no_file_outside_the_runs_folder_is_served(api: Api) -> None:
+    benchmark_id = await submit(api)
+    outside = api.settings.home / "elsewhere"
+    outside.mkdir()
+    (outside / "manifest.json").write_text("{}")
+    api.benchmarks.runs[benchmark_id] = api.benchmarks.runs[benchmark_id].model_copy(
+        update={"state": "finished", "run_folder": str(outside)}
+    )
+    response = await api.http.get(f"/v1/benchmarks/{benchmark_id}/manifest")
+    assert response.status_code == 404
+
+
+async def test_cancelling_stops_a_run_and_leaves_a_finished_one(api: Api) -> None:
+    running, finished = await submit(api), await submit(api)
+    api.benchmarks.runs[finished] = api.benchmarks.runs[finished].model_copy(
+        update={"state": "finished"}
+    )
+    assert (await api.http.delete(f"/v1/benchmarks/{running}")).json()["state"] == "cancelled"
+    assert (await api.http.delete(f"/v1/benchmarks/{finished}")).json()["state"] == "finished"
+
+
+async def test_a_cancelled_run_is_taken_up_again_and_a_queued_one_is_not(api: Api) -> None:
+    benchmark_id = await submit(api)
+    refused = await api.http.post(f"/v1/benchmarks/{benchmark_id}/resume")
+    assert refused.status_code == 409
+    await api.http.delete(f"/v1/benchmarks/{benchmark_id}")
+    resumed = await api.http.post(f"/v1/benchmarks/{benchmark_id}/resume")
+    assert resumed.json()["state"] == "queued"
+
+
+async def test_the_same_idempotency_key_gives_the_same_run(api: Api) -> None:
+    ids = []
+    for key in ("a", "a", "b"):
+        body = {"dataset": "demo", "split": "val"}
+        headers = {"Idempotency-Key": key}
+        response = await api.http.post("/v1/benchmarks", json=body, headers=headers)
+        ids.append(response.json()["id"])
+    assert ids[0] == ids[1] != ids[2]
+
+
+async def test_ready_means_every_agent_has_a_worker(api: Api) -> None:
+    assert (await api.http.get("/readyz")).status_code == 200
+    api.board.views[1] = api.board.views[1].model_copy(update={"workers": []})
+    response = await api.http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json() == {
+        "ready": False,
+        "redis": True,
+        "agents": {"imagination": 1, "similarity": 0, "question": 1},
+    }
+
+
+async def test_a_dead_letter_is_listed_and_queued_again(api: Api) -> None:
+    listed = await api.http.get("/v1/agents/question/dead-letters")
+    assert [letter["entry_id"] for letter in listed.json()["dead_letters"]] == ["1-0"]
+    left = await api.http.post("/v1/agents/question/dead-letters/1-0/retry")
+    assert left.status_code == 202
+    assert left.json()["dead_letters"] == []
+    again = await api.http.post("/v1/agents/question/dead-letters/1-0/retry")
+    assert again.status_code == 404
+
+
+async def test_metrics_tell_queues_runs_and_requests(api: Api) -> None:
+    benchmark_id = await submit(api)
+    await api.http.get(f"/v1/benchmarks/{benchmark_id}")
+    text = (await api.http.get("/metrics")).text
+    assert 'xr_queue_depth{agent="question"} 3.0' in text
+    assert 'xr_queue_pending{agent="question"} 1.0' in text
+    assert 'xr_agent_workers{agent="similarity"} 1.0' in text
+    assert 'xr_runs{state="queued"} 1.0' in text
+    assert "xr_redis_up 1.0" in text
+    # the template, not the path: ids would make a series each
+    route = "/v1/benchmarks/{benchmark_id}"
+    assert f'xr_http_requests_total{{method="GET",route="{route}",status="200"}} 1.0' in text
+
+
+async def test_the_description_names_every_operation(api: Api) -> None:
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    described = {(method, path) for path, methods in paths.items() for method in methods}
+    run, dead = "/v1/benchmarks/{benchmark_id}", "/v1/agents/{agent}/dead-letters"
+    assert described == {
+        ("get", "/livez"),
+        ("get", "/readyz"),
+        ("get", "/metrics"),
+        ("post", "/v1/benchmarks"),
+        ("get", "/v1/benchmarks"),
+        ("get", run),
+        ("delete", run),
+        ("post", f"{run}/resume"),
+        ("get", f"{run}/predictions"),
+        ("get", f"{run}/manifest"),
+        ("get", f"{run}/metrics-table"),
+        ("get", "/v1/agents"),
+        ("get", dead),
+        ("post", f"{dead}/{{entry_id}}/retry"),
+    }
