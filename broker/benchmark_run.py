@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 _PUBLISH_INTERVAL_S = 0.5
 _CANCEL_INTERVAL_S = 0.4
 _ROSTER_INTERVAL_S = 5.0
+_ORPHAN_INTERVAL_S = 1.0
+_LAST_WORDS_S = 2.0
 
 
 class InterruptedRunError(TransientError):
@@ -140,8 +143,8 @@ class _Run:
         except LeaseLostError:
             raise  # the run is somebody else's: not a word about it
         except InterruptedRunError as error:
-            await self._bus.cancel(tag_of(self._run_id, self._epoch))
-            await self._status.tell(QUEUED, str(error))
+            with contextlib.suppress(TimeoutError):  # Redis may be gone for good
+                await asyncio.wait_for(self._give_back(str(error)), _LAST_WORDS_S)
             raise
         except PermanentError as error:
             logger.error("run %s failed: %s", self._run_id, error)
@@ -292,6 +295,11 @@ class _Run:
         )
         self._status.counts = count(queries, self._store.states)
 
+    async def _give_back(self, reason: str) -> None:
+        """Let the next owner begin without this one's messages in its way."""
+        await self._status.tell(QUEUED, reason)
+        await self._bus.cancel(tag_of(self._run_id, self._epoch))
+
     # --- the guards -------------------------------------------------------------------------------
 
     async def _wait_for_cancellation(self) -> None:
@@ -302,8 +310,13 @@ class _Run:
             await asyncio.sleep(_CANCEL_INTERVAL_S)
 
     async def _wait_for_a_signal(self) -> None:
+        """SIGTERM, or the death of the worker process that started us and renews the job's lease."""
+        parent = os.getppid()
         async with _terminated() as terminated:
-            await terminated.wait()
+            while os.getppid() == parent:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(terminated.wait(), _ORPHAN_INTERVAL_S)
+                    break
         raise InterruptedRunError("the coordinator was asked to stop; the run goes on later")
 
     async def _watch_the_agents(self) -> None:

@@ -76,7 +76,9 @@ def exit_status(error: XRError) -> int:
     """What a command ends with: 2 when the user can mend the call or a setting, else 1."""
     if isinstance(error, GatewayError):
         return USAGE if 400 <= error.problem.status < 500 else FAILED
-    if isinstance(error, RunFailedError | ServiceFailedError):
+    if isinstance(error, ServiceFailedError):
+        return USAGE if error.misconfigured else FAILED
+    if isinstance(error, RunFailedError):
         return FAILED
     return USAGE if isinstance(error, PermanentError) else FAILED
 

@@ -81,7 +81,15 @@ class ServiceStatus:
 
 
 class ServiceFailedError(PermanentError):
-    """A service cannot be brought up; the message holds the end of its log."""
+    """A service cannot be brought up; the message holds the end of its log.
+
+    Attributes:
+        misconfigured: it said itself that a restart cannot mend it.
+    """
+
+    def __init__(self, message: str, misconfigured: bool) -> None:
+        super().__init__(message)
+        self.misconfigured = misconfigured
 
 
 class _Keeper:
@@ -207,12 +215,13 @@ class Supervisor:
                 if status.state == "failed" or status.crashes >= _CRASHES_AT_START
             ]
             if failed:
-                raise ServiceFailedError(_account(failed[0]))
+                raise ServiceFailedError(_account(failed[0]), failed[0].state == "failed")
             late = [status for status in statuses if status.state != "ready"]
             if not late or (stop is not None and stop.is_set()):
                 return
             if time.monotonic() > deadline:
-                raise ServiceFailedError(f"not ready after {timeout_s:g} s: {_account(late[0])}")
+                account = f"not ready after {timeout_s:g} s: {_account(late[0])}"
+                raise ServiceFailedError(account, misconfigured=False)
             with self._changed:
                 self._changed.wait(self._poll_s)
 

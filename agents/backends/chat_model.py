@@ -110,9 +110,12 @@ class ChatModel:
                 use_cache=False,
                 logits_to_keep=1,
             ).logits[:, -1]
-            for row, place in enumerate(places):
-                choice_ids = self._first_tokens(requests[place].choices)
-                answers[place] = _softmax(logits[row, choice_ids].tolist())
+            choice_ids = [self._first_tokens(requests[place].choices) for place in places]
+            # One copy from the device for the whole batch, of the few columns that matter.
+            columns = sorted({token for ids in choice_ids for token in ids})
+            compared = logits[: len(places), columns].float().tolist()
+            for place, ids, row in zip(places, choice_ids, compared, strict=True):
+                answers[place] = _softmax([row[columns.index(token)] for token in ids])
         return answers
 
     def _generate(self, requests: Sequence[GenerationRequest]) -> list[str | ItemError]:

@@ -82,7 +82,8 @@ class PairPool:
                 for index, pair in enumerate(self._pairs)
             ]
         )
-        self._stream, self._order, self._epoch = stream, [], 0
+        self._order: list[int] = []
+        self._stream, self._epoch = stream, 0
 
     def draw(self, rows: int) -> tuple[NDArray[np.uint8], list[Pair]]:
         """(rows, 144, 144, 3) images and their pairs, the text of repeated scenes drawn anew."""

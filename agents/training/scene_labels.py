@@ -46,7 +46,7 @@ def scene_labels(scenes: Sequence[Scene]) -> Tensor:
     return torch.tensor(rows)
 
 
-class SceneReadout(nn.Module):
+class SceneReadout(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Linear read-outs of a scene's labels, used while training and then thrown away.
 
     With `cells_apart`, features are (rows, 9, width), a vector a cell, read by one shared head

@@ -30,8 +30,10 @@ from agents.training.vision_model import (
 )
 from agents.training.vocabulary import demo_tokenizer
 
-GUIDANCE_WEIGHTS: Final = {"word": 0.5, "match": 1.0, "fate": 1.0, "agree": 0.5}
-SKILL_WEIGHTS: Final = {"caption": 0.5, "verify": 1.0, "imagine": 1.0, "compare": 0.5}
+GUIDANCE_WEIGHTS: Final = {"word": 2.0, "match": 4.0, "fate": 2.0, "agree": 2.0}
+"""These losses are means over the nine cells."""
+SKILL_WEIGHTS: Final = {"caption": 0.5, "verify": 2.0, "imagine": 1.0, "compare": 1.0}
+"""The losses of yes and no are means over the answer and its end."""
 _READOUT_WEIGHT: Final = 0.1
 
 
@@ -125,10 +127,10 @@ def train(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
     trainer = Trainer(arguments, demo_tokenizer())
-    if arguments.text:
-        trainer.load_language_model(arguments.text)
     if arguments.start:
         trainer.load(arguments.start)
+    if arguments.text:
+        trainer.load_language_model(arguments.text)
     count = sum(p.numel() for p in trainer.model.parameters())
     print(f"parameters {count / 1e6:.2f} M", flush=True)
     steps = arguments.see_steps

@@ -20,7 +20,7 @@ _CELLS: Final = len(POSITIONS)
 _FATES: Final = 5
 
 
-class VisionGuidance(nn.Module):
+class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Heads on hidden states of chosen layers; `layers` counts the model's blocks (at least 3).
 
     Words are read two blocks before the end, matches and fates one before, agreement at the end:

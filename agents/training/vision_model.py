@@ -126,7 +126,8 @@ class Batch:
 
 def collate(examples: list[Example]) -> Batch:
     """Lay out each example's turns one after another behind their common opening."""
-    inputs, labels, skills, positions, turns = [], [], [], [], []
+    # Columns: inputs, labels, skills, positions, and the turn each position belongs to.
+    columns: tuple[list[list[int]], ...] = ([], [], [], [], [])
     for example in examples:
         opening = len(example.opening)
         row = (list(example.opening), [IGNORED] * opening, [IGNORED] * opening,
@@ -138,8 +139,9 @@ def collate(examples: list[Example]) -> Batch:
             row[2].extend([IGNORED] * unlearnt + [turn.skill] * learnt)
             row[3].extend(range(opening, opening + unlearnt + learnt))
             row[4].extend([number + 1] * (unlearnt + learnt))
-        for column, part in zip((inputs, labels, skills, positions, turns), row, strict=True):
+        for column, part in zip(columns, row, strict=True):
             column.append(part)
+    inputs, labels, skills, positions, turns = columns
     owners = pad_right(turns, _PADDING)
     length = owners.shape[1]
     own = owners[:, :, None] == owners[:, None, :]

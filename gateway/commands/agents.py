@@ -41,7 +41,7 @@ def status(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
         output.console.print(table)
         if runs:
             output.console.print()
-            output.console.print(output.runs_table(runs))
+            output.console.print(output.runs_table(runs), crop=False)
         if not readiness.redis:
             output.console.print("the gateway cannot reach Redis")
     if not readiness.ready:

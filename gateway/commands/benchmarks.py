@@ -70,7 +70,7 @@ def list_runs(gateway: GatewayOption = None, as_json: JsonOption = False) -> Non
     if as_json:
         output.print_json([view.model_dump(mode="json") for view in views])
     else:
-        output.console.print(output.runs_table(views))
+        output.console.print(output.runs_table(views), crop=False)
 
 
 @runs_app.command("show")

@@ -122,9 +122,10 @@ def metrics_table(
 
 
 def runs_table(views: Sequence[BenchmarkView]) -> Table:
-    """Runs as rows."""
+    """Runs as rows; ids are never cut, as they are there to be copied."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("id", "data set", "state", "phase", "done", "failed"):
+    table.add_column("id", no_wrap=True, min_width=max((len(view.id) for view in views), default=2))
+    for name in ("data set", "state", "phase", "done", "failed"):
         table.add_column(name, justify="right" if name in ("done", "failed") else "left")
     for view in views:
         current = view.progress[-1] if view.progress else None

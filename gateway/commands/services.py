@@ -27,14 +27,15 @@ def gateway(
     from gateway.redis_client import gateway_redis
 
     settings = load_settings()
+    app = create_app(settings, gateway_redis(settings))
     listening = listen(
         host or settings.gateway_host, settings.gateway_port if port is None else port
     )
-    app = create_app(settings, gateway_redis(settings))
     config = uvicorn.Config(app, log_level=settings.log_level, access_log=False)
     address, chosen_port = listening.getsockname()[:2]
     output.notes.print(f"gateway on http://{address}:{chosen_port}", highlight=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    with listening:
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import msgpack
 import msgspec
 
 from shared.contracts.skills import Request, Result
@@ -54,12 +53,15 @@ class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 Message = TypeVar("Message", RequestMessage, ReplyMessage)
 
 
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[type, Any] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (RequestMessage, ReplyMessage)
+}
+
+
 def encode(message: RequestMessage | ReplyMessage) -> bytes:
     """Message -> msgpack bytes."""
-    encoded: bytes = msgpack.packb(
-        msgspec.to_builtins(message, builtin_types=(bytes,)), use_bin_type=True
-    )
-    return encoded
+    return _ENCODER.encode(message)
 
 
 def decode(payload: bytes, kind: type[Message]) -> Message:
@@ -68,12 +70,20 @@ def decode(payload: bytes, kind: type[Message]) -> Message:
     Raises: DecodeError: no msgpack, an unknown schema version, a missing or unknown field, a wrong type.
     """
     try:
-        fields: Any = msgpack.unpackb(payload, raw=False)
-    except Exception as error:  # msgpack raises half a dozen unrelated types on bad input
-        raise DecodeError(payload, f"not msgpack: {error}") from error
-    if isinstance(fields, dict) and fields.get("schema_version") != SCHEMA_VERSION:
-        raise DecodeError(payload, f"unknown schema version {fields.get('schema_version')!r}")
+        message: Message = _DECODERS[kind].decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DecodeError(payload, _version_trouble(payload) or str(error)) from error
+    if message.schema_version != SCHEMA_VERSION:
+        raise DecodeError(payload, f"unknown schema version {message.schema_version!r}")
+    return message
+
+
+def _version_trouble(payload: bytes) -> str | None:
+    """Another version is told by its number, not by the first field it has changed."""
     try:
-        return msgspec.convert(fields, kind, builtin_types=(bytes,))
-    except msgspec.ValidationError as error:
-        raise DecodeError(payload, str(error)) from error
+        fields = msgspec.msgpack.decode(payload)
+    except Exception:
+        return None
+    if isinstance(fields, dict) and fields.get("schema_version") != SCHEMA_VERSION:
+        return f"unknown schema version {fields.get('schema_version')!r}"
+    return None

@@ -122,7 +122,7 @@ Coordinator = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def coordinator(settings: Settings, tmp_path: Path) -> Iterator[Coordinator]:
-    """Starts `python -m broker` processes; whatever still runs at the end is killed."""
+    """Starts `python -m broker` processes; whatever still runs at the end is stopped."""
     started: list[subprocess.Popen[bytes]] = []
     environment = {
         **os.environ,
@@ -143,6 +143,10 @@ def coordinator(settings: Settings, tmp_path: Path) -> Iterator[Coordinator]:
 
     yield start
     for process in started:
+        process.terminate()  # it stops the process it has forked, too
+    for process in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         process.wait()

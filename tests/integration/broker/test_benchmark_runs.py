@@ -36,7 +36,7 @@ from tests.integration.broker.conftest import IMAGES, QUERIES, Coordinator, Live
 REQUEST = RunRequest(
     dataset="folder:pictures", split="all", name="try", knobs={"top_k": 8, "baselines": True}
 )
-WITHIN_S = 30.0
+WITHIN_S = 120.0
 
 
 async def ignore(status: object) -> None:
@@ -156,6 +156,45 @@ async def test_a_killed_coordinator_loses_no_query_and_repeats_none(
     assert int(await redis.get(epoch_key(run_id)) or 0) == 2
 
 
+async def test_a_coordinator_whose_worker_process_died_hands_its_run_back(
+    agents: LiveAgents,
+    blocking_redis: BlockingRedis,
+    submit: Callable[[], str],
+    view: Callable[[str], RunView],
+    coordinator: Coordinator,
+) -> None:
+    agents.gate.clear()
+    run_id = submit()
+    dying = coordinator()
+    await asyncio.wait_for(agents.waiting_at_the_gate.wait(), WITHIN_S)
+    os.kill(dying.pid, signal.SIGKILL)
+    await ended(dying)
+    await until(lambda: blocking_redis.llen("rq:queue:bench") == 1, "the job in the queue")
+    assert view(run_id).state == "queued"
+
+
+@pytest.mark.slow
+async def test_a_machine_that_dies_with_its_coordinator_is_missed_within_seconds(
+    agents: LiveAgents,
+    blocking_redis: BlockingRedis,
+    submit: Callable[[], str],
+    view: Callable[[str], RunView],
+    coordinator: Coordinator,
+) -> None:
+    agents.gate.clear()
+    run_id = submit()
+    dying = coordinator()
+    await asyncio.wait_for(agents.waiting_at_the_gate.wait(), WITHIN_S)
+    horse = await _coordinating_process(blocking_redis)
+    os.kill(dying.pid, signal.SIGKILL)
+    os.kill(horse, signal.SIGKILL)
+    agents.gate.set()
+
+    coordinator()  # another machine's; nobody tells it
+
+    await until(lambda: view(run_id).state == "finished", "the end of the run")
+
+
 def asked_by(agents: LiveAgents, run_id: str, owner: int) -> set[str]:
     """The queries some owner of the run asked about."""
     prefix = f"{run_id}/{owner}/"
@@ -207,7 +246,7 @@ async def test_a_cancelled_run_stops_soon_keeps_what_it_has_and_can_be_resumed(
     await until(lambda: read_states(settings.runs_folder, run_id), "a recorded query")
 
     await asyncio.to_thread(cancel_benchmark, blocking_redis, settings, run_id)
-    status = await asyncio.wait_for(running, 2.0)
+    status = await asyncio.wait_for(running, WITHIN_S)
     assert status["state"] == "cancelled"
     assert view(run_id).state == "cancelled"
     kept = set(read_states(settings.runs_folder, run_id))

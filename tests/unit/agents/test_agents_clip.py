@@ -52,10 +52,10 @@ def test_embeddings_are_those_of_open_clip_and_of_unit_length(
         expected_images = model.eval().encode_image(pixels, normalize=True).numpy()
         expected_texts = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
     found_images, found_texts = clip.embed_images(images), clip.embed_texts(TEXTS)
-    np.testing.assert_allclose(np.stack(found_images), expected_images, atol=1e-5)
-    np.testing.assert_allclose(np.stack(found_texts), expected_texts, atol=1e-5)
-    for vector in [*found_images, *found_texts]:
+    expected = [*expected_images, *expected_texts]
+    for vector, plain in zip([*found_images, *found_texts], expected, strict=True):
         assert isinstance(vector, np.ndarray)
+        np.testing.assert_allclose(vector, plain, atol=1e-5)
         assert vector.dtype == np.float32
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
 

@@ -40,6 +40,7 @@ from shared.contracts.skills import (
     ProposeQuestions,
     QuestionsProposed,
     RankGallery,
+    Request,
     TextImagined,
     TextsEmbedded,
     Vector,
@@ -132,7 +133,7 @@ def test_one_broken_image_fails_alone_among_those_captioned(world: World) -> Non
 
 def test_different_imagination_messages_share_one_batch_and_keep_their_order(world: World) -> None:
     model = CountingModel()
-    bodies = [
+    bodies: list[Request] = [
         CaptionImages(world.gallery.key, (0, 1)),
         ImagineText("make it blue", "a red dress"),
         ImagineImage("make it blue", world.gallery.key, 1),
@@ -190,7 +191,7 @@ def test_a_row_without_caption_fails_alone_among_those_verified(world: World) ->
 
 def test_the_question_skills_share_one_batch_of_choices(world: World) -> None:
     model = CountingModel()
-    bodies = [
+    bodies: list[Request] = [
         ProposeQuestions("blue", (Edit("add", "hat", "new"),), ("hat",), (), limit=2),
         VerifyImages(world.gallery.key, (0, 1), QUESTIONS),
         CompareCandidates(world.gallery.key, 0, (1, 2, 4), "make it blue"),

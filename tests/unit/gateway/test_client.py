@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from rich.console import Console
 
 from gateway.cli import exit_status
 from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
 from gateway.commands.benchmarks import RunFailedError
-from gateway.commands.output import metrics_table, parse_knobs, phase_bars
+from gateway.commands.output import metrics_table, parse_knobs, phase_bars, runs_table
 from gateway.records import BenchmarkView, PhaseProgress, RunState
+from gateway.supervisor import ServiceFailedError
 from shared.errors import ConfigurationError, TransientError
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -75,6 +77,8 @@ def test_other_errors_have_their_exit_status() -> None:
     assert exit_status(ConfigurationError("x")) == 2
     assert exit_status(RunFailedError("x")) == 1
     assert exit_status(TransientError("x")) == 1
+    assert exit_status(ServiceFailedError("x", misconfigured=True)) == 2
+    assert exit_status(ServiceFailedError("x", misconfigured=False)) == 1
 
 
 def test_knobs_are_json_where_they_can_be() -> None:
@@ -111,3 +115,12 @@ def test_each_phase_has_one_bar_that_is_moved() -> None:
         ("queries", 3, 9),
     ]
     assert "1 failed" in tasks[1].fields["remarks"]
+
+
+def test_ids_of_runs_are_never_cut() -> None:
+    long_id = "demo_val~" + "x" * 90
+    run = BenchmarkView(id=long_id, dataset="demo", split="val", name="", state="queued")
+    narrow = Console(width=40)
+    with narrow.capture() as printed:
+        narrow.print(runs_table([run]), crop=False)
+    assert long_id in printed.get()
