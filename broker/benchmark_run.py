@@ -310,7 +310,7 @@ class _Run:
             await asyncio.sleep(_CANCEL_INTERVAL_S)
 
     async def _wait_for_a_signal(self) -> None:
-        """SIGTERM, or the death of the worker process that started us and renews the job's lease."""
+        """SIGTERM, or the death of the worker process that renews the lease of our job."""
         parent = os.getppid()
         async with _terminated() as terminated:
             while os.getppid() == parent:

@@ -30,11 +30,11 @@ from agents.training.vision_model import (
 )
 from agents.training.vocabulary import demo_tokenizer
 
-GUIDANCE_WEIGHTS: Final = {"word": 2.0, "match": 4.0, "fate": 2.0, "agree": 2.0}
+GUIDANCE_WEIGHTS: Final = {"word": 2.0, "match": 4.0, "fate": 2.0, "agree": 2.0, "differ": 2.0}
 """These losses are means over the nine cells."""
 SKILL_WEIGHTS: Final = {"caption": 0.5, "verify": 2.0, "imagine": 1.0, "compare": 1.0}
 """The losses of yes and no are means over the answer and its end."""
-_READOUT_WEIGHT: Final = 0.1
+_READOUT_WEIGHT: Final = 0.3
 
 
 class Trainer:
@@ -103,8 +103,9 @@ class Trainer:
         self.model.load_state_dict(loaded.state_dict())
         heads = load_file(folder.with_name(f"{folder.name}-guidance.safetensors"))
         for prefix, module in (("readout", self.readout), ("guidance", self.guidance)):
+            known = {name: heads.get(f"{prefix}.{name}") for name in module.state_dict()}
             module.load_state_dict(
-                {name: heads[f"{prefix}.{name}"] for name in module.state_dict()}
+                {name: value for name, value in known.items() if value is not None}, strict=False
             )
 
     def load_language_model(self, folder: Path) -> None:
@@ -168,7 +169,7 @@ def _one_step(trainer: Trainer, arguments: argparse.Namespace) -> dict[str, floa
         loss, more = trainer.answer([draw.compared() for _ in range(arguments.comparisons)])
         loss.backward()
         values |= {"compare": more["compare"], "compare-fate?": more["fate?"],
-                   "agree?": more["agree?"]}  # fmt: skip
+                   "agree?": more["agree?"], "differ?": more["differ?"]}  # fmt: skip
     return values
 
 

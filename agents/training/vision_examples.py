@@ -51,6 +51,13 @@ SKILL_NAMES: Final = ("caption", "verify", "imagine", "compare")
 EMPTY, KEPT, CHANGED, GONE, NEW = range(5)
 """What a change does to a cell of the picture."""
 _NO_FILE: Final = ImageFile(Path(), "")
+_SYNONYMS: Final = {
+    "big": Group(size="large"), "huge": Group(size="large"), "little": Group(size="small"),
+    "tiny": Group(size="small"), "stripy": Group(texture="striped"),
+    "spotted": Group(texture="dotted"), "solid": Group(texture="plain"),
+    "unpatterned": Group(texture="plain"), "violet": Group(colour="purple"),
+    "disc": Group(shape="circle"), "discs": Group(shape="circle"),
+}  # fmt: skip
 
 
 @dataclass
@@ -76,12 +83,18 @@ class Turn:
 
 @dataclass
 class Example:
-    """Pictures (144, 144, 3), what they show, the token ids that stand for them, and the turns."""
+    """Pictures (144, 144, 3), what they show, the token ids that stand for them, and the turns.
+
+    Attributes:
+        differs: of two pictures per cell: is one empty there and the other not, and for each slot
+            but the position whether it differs, IGNORED if either is empty; [] for one picture.
+    """
 
     scenes: list[Scene]
     images: list[NDArray[np.uint8]]
     opening: list[int]
     turns: list[Turn]
+    differs: list[list[int]] = field(default_factory=list)
 
 
 class VisionExamples:
@@ -94,7 +107,8 @@ class VisionExamples:
         self._prompts, self._stream, self._index = prompts, stream, start
         pictured = IMAGE_START + IMAGE * IMAGE_TOKENS + IMAGE_END
         self._openings = [self._ids(USER + pictured * number) for number in (1, 2)]
-        self._group_of_word = _groups_of_words(tokenizer)
+        self._group_of_word = _groups_of_words(tokenizer, _question_words())
+        self._group_of_change_word = _groups_of_words(tokenizer, _change_words())
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._backend.encode(text).ids
@@ -152,7 +166,9 @@ class VisionExamples:
         turn.fates = cell_fates(scene, modification.target)
         turn.agrees = cell_agreement(modification.target, candidate)
         images = [render(scene, noise), render(candidate, noise)]
-        return Example([scene, candidate], images, self._openings[1], [turn])
+        turn.words = self._words_of_change(turn.prompt, scene)
+        differs = cell_differences(scene, candidate)
+        return Example([scene, candidate], images, self._openings[1], [turn], differs)
 
     def _caption(self, scene: Scene) -> Turn:
         return self._turn(CAPTION, caption_prompt(self._prompts, _NO_FILE).text, caption(scene))
@@ -161,6 +177,7 @@ class VisionExamples:
         text = imagine_image_prompt(self._prompts, modification.text, _NO_FILE).text
         turn = self._turn(IMAGINE, text, image_imagination_json(modification))
         turn.fates = cell_fates(scene, modification.target)
+        turn.words = self._words_of_change(turn.prompt, scene)
         return turn
 
     def _questions(
@@ -181,11 +198,12 @@ class VisionExamples:
         partial = parse_question(question)
         if isinstance(partial, Group):
             turn.matches = _cells_matching(partial, scene)
-            for position, token in enumerate(turn.prompt):
-                if token in self._group_of_word:
-                    cells = _cells_matching(self._group_of_word[token], scene)
-                    turn.words.append((position, cells))
+            turn.words = _words(turn.prompt, self._group_of_word, scene)
         return turn
+
+    def _words_of_change(self, prompt: list[int], scene: Scene) -> list[tuple[int, list[int]]]:
+        """Which cells have the attribute that a word of a change names, be it the old or new."""
+        return _words(prompt, self._group_of_change_word, scene)
 
 
 def image_imagination_json(modification: Modification) -> str:
@@ -229,6 +247,21 @@ def cell_agreement(target: TargetSpec, candidate: Scene) -> list[int]:
     return [*agrees, int(target.background in (None, candidate.background))]
 
 
+def cell_differences(one: Scene, other: Scene) -> list[list[int]]:
+    """Per cell, where two scenes differ; see `Example.differs`."""
+    before = {group.position: group for group in one.groups}
+    after = {group.position: group for group in other.groups}
+    rows = []
+    for cell in POSITIONS:
+        a, b = before.get(cell), after.get(cell)
+        if a is None or b is None:
+            rows.append([int((a is None) != (b is None)), *[IGNORED] * 5])
+        else:
+            pairs = zip(a.values()[:-1], b.values()[:-1], strict=True)
+            rows.append([0, *(int(x != y) for x, y in pairs)])
+    return rows
+
+
 def _wrong_candidate(
     reference: Scene, modification: Modification, target: Scene, rng: random.Random
 ) -> Scene:
@@ -257,14 +290,41 @@ def _cells_matching(partial: Group, scene: Scene) -> list[int]:
     return cells
 
 
-def _groups_of_words(tokenizer: PreTrainedTokenizerFast) -> dict[int, Group]:
-    """What each attribute word of a canonical question asks for, by its token."""
+def _words(
+    prompt: list[int], group_of_word: dict[int, Group], scene: Scene
+) -> list[tuple[int, list[int]]]:
+    return [
+        (position, _cells_matching(group_of_word[token], scene))
+        for position, token in enumerate(prompt)
+        if token in group_of_word
+    ]
+
+
+def _change_words() -> dict[str, Group]:
+    """Attribute words that stand for themselves in free wording (places and numbers do not)."""
+    words = {
+        str(value): Group().with_value(slot, value)
+        for slot in ("size", "texture", "colour", "shape")
+        for value in SLOT_VALUES[slot]
+    }
+    words |= {PLURALS[shape]: Group(shape=shape) for shape in SHAPES}
+    return words | _SYNONYMS
+
+
+def _question_words() -> dict[str, Group]:
+    """The attribute words of canonical questions."""
     words = {
         str(value): Group().with_value(slot, value)
         for slot in ("size", "texture", "colour", "shape", "position")
         for value in SLOT_VALUES[slot]
     }
     words |= {PLURALS[shape]: Group(shape=shape) for shape in SHAPES}
-    words |= {NUMBER_WORDS[count]: Group(count=count) for count in (1, 2, 3)}
+    return words | {NUMBER_WORDS[count]: Group(count=count) for count in (1, 2, 3)}
+
+
+def _groups_of_words(
+    tokenizer: PreTrainedTokenizerFast, words: dict[str, Group]
+) -> dict[int, Group]:
+    """What each word asks for, by its token; words of several tokens are left out."""
     encoded = {word: tokenizer.backend_tokenizer.encode(f" {word}").ids for word in words}
     return {ids[0]: words[word] for word, ids in encoded.items() if len(ids) == 1}

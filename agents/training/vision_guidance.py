@@ -2,7 +2,8 @@
 
 A Yes or No teaches one bit per example. These linear heads ask on the way: which cells have the
 attribute a word names, which match the whole question, what a change does to each cell, where a
-candidate agrees with the change. They are thrown away afterwards.
+candidate differs from the reference, where it agrees with the change. Afterwards they are thrown
+away.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from shared.demo_world.scene import BACKGROUNDS, POSITIONS
 
 _CELLS: Final = len(POSITIONS)
 _FATES: Final = 5
+_DIFFERENCES: Final = 6
 
 
 class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Heads on hidden states of chosen layers; `layers` counts the model's blocks (at least 3).
 
-    Words are read two blocks before the end, matches and fates one before, agreement at the end:
-    later blocks can then build on what earlier ones had to work out.
+    Words and differences are read two blocks before the end, matches and fates one before,
+    agreement at the end: later blocks can then build on what earlier ones had to work out.
     """
 
     def __init__(self, width: int, layers: int) -> None:
@@ -34,12 +36,16 @@ class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
         self.match_head = nn.Linear(width, _CELLS)
         self.fate_head = nn.Linear(width, _CELLS * _FATES + len(BACKGROUNDS))
         self.agree_head = nn.Linear(width, _CELLS + 1)
+        self.differ_head = nn.Linear(width, _DIFFERENCES)
 
     def losses(self, hidden: tuple[Tensor, ...], examples: list[Example]) -> dict[str, Tensor]:
         """Mean losses by name; `hidden[i]` is float (rows, length, width) after block i."""
         places = _Places()
         for row, example in enumerate(examples):
             start = len(example.opening)
+            # The tokens of the second picture, its end behind them.
+            for cell, labels in enumerate(example.differs):
+                places.add("differ", row, start - 1 - _CELLS + cell, labels)
             for turn in example.turns:
                 last = start + len(turn.prompt) - 1
                 for position, cells in turn.words:
@@ -51,6 +57,7 @@ class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
         losses = {}
         for name, layer, head in (
             ("word", self.word_layer, self.word_head),
+            ("differ", self.word_layer, self.differ_head),
             ("match", self.match_layer, self.match_head),
             ("fate", self.match_layer, self.fate_head),
             ("agree", len(hidden) - 1, self.agree_head),
