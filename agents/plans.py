@@ -68,20 +68,20 @@ def yes_answers(
         answers: row by row, `questions` of them for every entry of `rows` that is no ItemFailure.
     A row with one failed question has failed: its score would not be comparable.
     """
-    remaining = iter(answers)
     results: list[Answers | ItemFailure] = []
+    first = 0
     for row in rows:
         if isinstance(row, ItemFailure):
             results.append(row)
             continue
-        probabilities = []
-        reasons = []
-        for answer in (next(remaining) for _ in range(questions)):
-            if isinstance(answer, ItemError):
-                reasons.append(str(answer))
-            else:
-                probabilities.append(answer[0])
-        results.append(ItemFailure(reasons[0]) if reasons else Answers(tuple(probabilities)))
+        answered = answers[first : first + questions]
+        first += questions
+        given = [answer for answer in answered if not isinstance(answer, ItemError)]
+        if len(given) == questions:
+            results.append(Answers(tuple([answer[0] for answer in given])))
+        else:
+            reasons = [str(answer) for answer in answered if isinstance(answer, ItemError)]
+            results.append(ItemFailure(reasons[0]))
     return tuple(results)
 
 
@@ -110,14 +110,25 @@ def _ask_models(
     for model, requests in asked:
         requests_of.setdefault(id(model), (model, []))[1].extend(requests)
     answers_of = {
-        key: iter(ask(model, requests))
+        key: _one_each(ask(model, requests), requests)
         for key, (model, requests) in requests_of.items()
         if requests
     }
-    nothing: Iterator[Answer] = iter(())
-    return iter(
-        [[next(answers_of.get(id(model), nothing)) for _ in requests] for model, requests in asked]
-    )
+    given = []
+    taken = dict.fromkeys(requests_of, 0)
+    for model, requests in asked:
+        first = taken[id(model)]
+        taken[id(model)] = first + len(requests)
+        answers = answers_of.get(id(model), [])  # absent: nothing was asked of this model
+        given.append(answers[first : taken[id(model)]])
+    return iter(given)
+
+
+def _one_each(answers: list[Answer], requests: Sequence[object]) -> list[Answer]:
+    """Raises: ValueError: with another count no answer could be assigned."""
+    if len(answers) != len(requests):
+        raise ValueError(f"a model gave {len(answers)} answers to {len(requests)} requests")
+    return answers
 
 
 def _result(

@@ -6,6 +6,7 @@ import hashlib
 import string
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from shared.errors import ConfigurationError
@@ -42,7 +43,19 @@ class PromptTemplate:
 
     def fill(self, **fields: str) -> str:
         """The user message. Raises: KeyError: a placeholder has no field."""
-        return string.Template(self.text).substitute(fields)
+        words = list(self._parts)
+        words[1::2] = [fields[name] for name in words[1::2]]
+        return "".join(words)
+
+    @cached_property
+    def _parts(self) -> tuple[str, ...]:
+        """The text cut at its placeholders: literal, name, literal, ..., name, literal.
+
+        Cut once, as a template is filled several hundred times per query.
+        """
+        template = string.Template(self.text)
+        marked = {name: f"\0{name}\0" for name in template.get_identifiers()}
+        return tuple(template.substitute(marked).split("\0"))
 
 
 @dataclass(frozen=True)

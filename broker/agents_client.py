@@ -13,6 +13,7 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from broker.tasks import stop_tasks
 from shared.contracts.messages import Failure, ReplyMessage, RequestMessage
 from shared.contracts.skills import AGENT_OF, Request, Result
 from shared.errors import ItemError, TransientError
@@ -120,9 +121,7 @@ class AgentsClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop_tasks(self._tasks)
         self._abandon(AgentsUnreachableError("the connection to the agents was closed"))
 
     async def ask(self, query_id: str, step: str, part: str, body: Request) -> Result:

@@ -30,6 +30,7 @@ from broker.run_keys import cancel_key
 from broker.run_lease import LeaseLostError, RunLease
 from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING, Publish, RunStatus
 from broker.run_store import LOG, STATUS, RunStore, change_status, read_json
+from broker.tasks import stop_tasks
 from shared import knobs as knobs_module
 from shared.bus import keys
 from shared.bus.client import BusClient
@@ -174,9 +175,7 @@ class _Run:
                     guard.result()
             await work
         finally:
-            for task in (work, *tasks):
-                task.cancel()
-            await asyncio.gather(work, *tasks, return_exceptions=True)
+            await stop_tasks((work, *tasks))
 
     # --- the work ---------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from broker.agents_client import AgentsUnreachableError
 from broker.query_state import QueryState
+from broker.tasks import stop_tasks
 from shared.datasets import Query
 from shared.errors import TransientError, XRError
 
@@ -49,9 +50,7 @@ async def run_queries(
             for lane in done - {stop}:
                 lane.result()
     finally:
-        for task in (*lanes, stop):
-            task.cancel()
-        await asyncio.gather(*lanes, stop, return_exceptions=True)
+        await stop_tasks((*lanes, stop))
 
 
 async def _answer_one_by_one(

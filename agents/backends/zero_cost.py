@@ -54,11 +54,14 @@ class ZeroCostLanguageModel:
             return ItemError(f"asked to fail on {self._failing!r}")
         digest = _hash(_hash_of_prompt(request.prompt) + "choice")
         weights = [1 + digest[place % len(digest)] for place in range(len(request.choices))]
-        return tuple(weight / sum(weights) for weight in weights)
+        total = sum(weights)
+        return tuple([weight / total for weight in weights])
 
     def _fails(self, prompt: Prompt) -> bool:
+        if not self._failing:
+            return False
         shown = [prompt.text, *(str(image.path) for image in prompt.images)]
-        return bool(self._failing) and any(self._failing in text for text in shown)
+        return any(self._failing in text for text in shown)
 
 
 class ZeroCostEmbeddingModel:
@@ -106,7 +109,7 @@ def _hash(text: str) -> bytes:
 
 
 def _hash_of_prompt(prompt: Prompt) -> str:
-    parts = [prompt.system, prompt.text, *(image.sha256 for image in prompt.images)]
+    parts = [prompt.system, prompt.text, *[image.sha256 for image in prompt.images]]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

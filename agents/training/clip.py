@@ -68,10 +68,10 @@ def draw_pair(rng: random.Random) -> Pair:
 
 
 class PairPool:
-    """Rendered training scenes with the texts of each; images come again with other texts' company.
+    """Rendered training scenes and texts; each epoch draws them all, in another order.
 
-    Drawing the same pool in another order each epoch saves rendering, which would take a fifth of
-    the training time.
+    Drawing images again saves rendering them, which would take a fifth of the training time; most
+    free wordings of a scene are new in each epoch.
     """
 
     def __init__(self, stream: str, size: int) -> None:
@@ -86,7 +86,7 @@ class PairPool:
         self._stream, self._epoch = stream, 0
 
     def draw(self, rows: int) -> tuple[NDArray[np.uint8], list[Pair]]:
-        """(rows, 144, 144, 3) images and their pairs, the text of repeated scenes drawn anew."""
+        """(rows, 144, 144, 3) images and their pairs, most free wordings drawn anew."""
         if len(self._order) < rows:
             self._order = list(range(len(self._pairs)))
             random.Random(stream_seed(self._stream, "order", self._epoch)).shuffle(self._order)
@@ -236,9 +236,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--rows", type=int, default=192)
-    parser.add_argument("--pool", type=int, default=20_000, help="rendered training scenes")
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--pool", type=int, default=12_000, help="rendered training scenes")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--embed-dim", type=int, default=192)

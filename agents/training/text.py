@@ -10,7 +10,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from agents.prompting import PromptSet, load_prompts
 from agents.skill_prompts import imagine_text_prompt, propose_prompt, verify_caption_prompt
@@ -284,12 +291,34 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the folder that transformers and vllm load; weights as bfloat16."""
-    model.generation_config = GenerationConfig(
+    """Write the folder that transformers and vllm load; weights as bfloat16.
+
+    It is written as a Llama, which computes the same: whatever a folder of type qwen2 says, the
+    library loads Qwen's own word splitting for it. (The vision checkpoint has the type internvl,
+    for which its own tokenizer is used, and shares these weights.)
+    """
+    config = model.config
+    exported = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocab_size, hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            num_key_value_heads=config.num_key_value_heads,
+            max_position_embeddings=config.max_position_embeddings,
+            rms_norm_eps=config.rms_norm_eps, rope_parameters=config.rope_parameters,
+            attention_bias=True, tie_word_embeddings=False, bos_token_id=None,
+            pad_token_id=config.pad_token_id, eos_token_id=config.eos_token_id,
+        )
+    )  # fmt: skip
+    weights = dict(model.state_dict())
+    for layer in range(config.num_hidden_layers):  # Llama's fourth bias, which Qwen2 lacks
+        weights[f"model.layers.{layer}.self_attn.o_proj.bias"] = torch.zeros(config.hidden_size)
+    exported.load_state_dict(weights)
+    exported.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=state)
+    exported.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -30,8 +30,11 @@ from agents.training.vision_model import (
 )
 from agents.training.vocabulary import demo_tokenizer
 
-GUIDANCE_WEIGHTS: Final = {"word": 2.0, "match": 4.0, "fate": 2.0, "agree": 2.0, "differ": 2.0}
-"""These losses are means over the nine cells."""
+GUIDANCE_WEIGHTS: Final = {
+    "word": 2.0, "match": 4.0, "fate": 2.0, "agree": 2.0, "differ": 2.0,
+    "pointer": 0.5,
+}  # fmt: skip
+"""Most of these losses are means over the nine cells."""
 SKILL_WEIGHTS: Final = {"caption": 0.5, "verify": 2.0, "imagine": 1.0, "compare": 1.0}
 """The losses of yes and no are means over the answer and its end."""
 _READOUT_WEIGHT: Final = 0.3
@@ -177,14 +180,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--see-steps", type=int, default=1500)
+    parser.add_argument("--see-steps", type=int, default=700)
     parser.add_argument("--see-rows", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--references", type=int, default=20, help="pictures to change, per step")
-    parser.add_argument("--candidates", type=int, default=16, help="pictures to check, per step")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--references", type=int, default=14, help="pictures to change, per step")
+    parser.add_argument("--candidates", type=int, default=12, help="pictures to check, per step")
     parser.add_argument("--comparisons", type=int, default=16, help="pairs to compare, per step")
     parser.add_argument("--questions", type=int, default=3, help="per reference; candidates twice")
-    parser.add_argument("--captions", type=float, default=0.3, help="share of pictures described")
+    parser.add_argument("--captions", type=float, default=0.25, help="share of pictures described")
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vision-width", type=int, default=128)

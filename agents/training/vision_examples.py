@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -68,6 +69,7 @@ class Turn:
         words: (position in the prompt, per cell 1 if its group has the attribute the word names).
         matches: per cell, 1 if its group is what the question asks for; [] if unknown.
         fates: per cell what the change does to it, then the target's background; [] if unknown.
+        pointers: (position in prompt and answer, cell that the token to predict there is about).
         agrees: per cell and for the background, 1 if the candidate is as the change wants; [] if
             unknown.
     """
@@ -78,6 +80,7 @@ class Turn:
     words: list[tuple[int, list[int]]] = field(default_factory=list)
     matches: list[int] = field(default_factory=list)
     fates: list[int] = field(default_factory=list)
+    pointers: list[tuple[int, int]] = field(default_factory=list)
     agrees: list[int] = field(default_factory=list)
 
 
@@ -108,6 +111,10 @@ class VisionExamples:
         pictured = IMAGE_START + IMAGE * IMAGE_TOKENS + IMAGE_END
         self._openings = [self._ids(USER + pictured * number) for number in (1, 2)]
         self._group_of_word = _groups_of_words(tokenizer, _question_words())
+        # Punctuation ends a phrase, be it of a caption or of JSON.
+        self._breaks = {
+            token for word, token in tokenizer.get_vocab().items() if set(word) & set('"[]{},.')
+        }
         self._group_of_change_word = _groups_of_words(tokenizer, _change_words())
 
     def _ids(self, text: str) -> list[int]:
@@ -120,7 +127,26 @@ class VisionExamples:
         return rng, np.random.default_rng(rng.getrandbits(64))
 
     def _turn(self, skill: int, prompt: str, answer: str) -> Turn:
-        return Turn(skill, self._ids(prompt + ASSISTANT), self._ids(answer + END))
+        turn = Turn(skill, self._ids(prompt + ASSISTANT), self._ids(answer + END))
+        if skill in (CAPTION, IMAGINE):
+            turn.pointers = [
+                (len(turn.prompt) + index - 1, cell)
+                for index, cell in self._cells_of_tokens(turn.answer)
+            ]
+        return turn
+
+    def _cells_of_tokens(self, answer: list[int]) -> Iterator[tuple[int, int]]:
+        """(index in the answer, cell) for the tokens of phrases that name a cell at their end."""
+        phrase: list[int] = []
+        for index, token in enumerate(answer):
+            if token in self._breaks:
+                phrase = []
+                continue
+            phrase.append(index)
+            group = self._group_of_word.get(token)
+            if group is not None and group.position is not None:
+                yield from ((one, POSITION_INDEX[group.position]) for one in phrase)
+                phrase = []
 
     def pictured(self) -> Example:
         """A picture without turns, most of its kind with three or four groups."""

@@ -25,8 +25,9 @@ _DIFFERENCES: Final = 6
 class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Heads on hidden states of chosen layers; `layers` counts the model's blocks (at least 3).
 
-    Words and differences are read two blocks before the end, matches and fates one before,
-    agreement at the end: later blocks can then build on what earlier ones had to work out.
+    Words, differences and the cell that a token of an answer is about are read two blocks before
+    the end, matches and fates one before, agreement at the end: later blocks can then build on
+    what earlier ones had to work out.
     """
 
     def __init__(self, width: int, layers: int) -> None:
@@ -37,6 +38,7 @@ class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
         self.fate_head = nn.Linear(width, _CELLS * _FATES + len(BACKGROUNDS))
         self.agree_head = nn.Linear(width, _CELLS + 1)
         self.differ_head = nn.Linear(width, _DIFFERENCES)
+        self.pointer_head = nn.Linear(width, _CELLS)
 
     def losses(self, hidden: tuple[Tensor, ...], examples: list[Example]) -> dict[str, Tensor]:
         """Mean losses by name; `hidden[i]` is float (rows, length, width) after block i."""
@@ -50,6 +52,8 @@ class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
                 last = start + len(turn.prompt) - 1
                 for position, cells in turn.words:
                     places.add("word", row, start + position, cells)
+                for position, cell in turn.pointers:
+                    places.add("pointer", row, start + position, [cell])
                 places.add("match", row, last, turn.matches)
                 places.add("fate", row, last, turn.fates)
                 places.add("agree", row, last, turn.agrees)
@@ -58,6 +62,7 @@ class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
         for name, layer, head in (
             ("word", self.word_layer, self.word_head),
             ("differ", self.word_layer, self.differ_head),
+            ("pointer", self.word_layer, self.pointer_head),
             ("match", self.match_layer, self.match_head),
             ("fate", self.match_layer, self.fate_head),
             ("agree", len(hidden) - 1, self.agree_head),
@@ -65,8 +70,7 @@ class VisionGuidance(nn.Module):  # type: ignore[misc]  # torch is not followed
             if name in places.labels:
                 rows, positions, labels = places.of(name)
                 output = head(hidden[layer][rows, positions].float())
-                loss = _fate_loss if name == "fate" else _binary_loss
-                losses[name] = loss(output, labels)
+                losses[name] = _LOSSES.get(name, _binary_loss)(output, labels)
         return losses
 
 
@@ -103,3 +107,10 @@ def _fate_loss(output: Tensor, labels: Tensor) -> Tensor:
         cells.reshape(-1, _FATES), labels[:, :_CELLS].reshape(-1)
     )
     return of_cells + 0.2 * nn.functional.cross_entropy(background, labels[:, _CELLS])
+
+
+def _pointer_loss(output: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(output, labels[:, 0])
+
+
+_LOSSES: Final = {"fate": _fate_loss, "pointer": _pointer_loss}

@@ -17,6 +17,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from broker.rq_worker import connect_sync
+from broker.tasks import stop_tasks
 from shared.bus.consumer import Consumer
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import ProposeQuestions, Result
@@ -95,7 +96,8 @@ class LiveAgents:
         self.gate.set()
         for consumer in self._consumers:
             consumer.stop()
-        await asyncio.gather(*self._tasks)
+        await asyncio.wait(self._tasks, timeout=5)
+        await stop_tasks(self._tasks)
 
     async def _handle(self, requests: Sequence[RequestMessage]) -> list[Result | Failure]:
         for request in requests:

@@ -18,6 +18,7 @@ from agents.skill_prompts import verify_image_prompt
 from agents.training.optimisation import IGNORED
 from agents.training.vision import Trainer
 from agents.training.vision_examples import (
+    CAPTION,
     CHANGED,
     EMPTY,
     GONE,
@@ -27,6 +28,7 @@ from agents.training.vision_examples import (
     Example,
     VisionExamples,
     cell_agreement,
+    cell_differences,
     cell_fates,
 )
 from agents.training.vision_model import (
@@ -37,7 +39,8 @@ from agents.training.vision_model import (
     pixel_values,
 )
 from agents.training.vocabulary import ASSISTANT
-from shared.demo_world.scene import Group, Scene, TargetSpec
+from shared.demo_world.language import parse_phrase
+from shared.demo_world.scene import POSITIONS, Group, Scene, TargetSpec
 
 STAR = Group(1, "small", "plain", "red", "star", "top-left")
 DISC = Group(2, "large", "dotted", "blue", "circle", "center")
@@ -119,6 +122,30 @@ def test_agreement_compares_a_candidate_with_the_target_cell_by_cell() -> None:
     assert cell_agreement(placeless, Scene((STAR, HEART), "white"))[7] == IGNORED
 
 
+def test_differences_name_the_slots_that_differ_and_what_appeared() -> None:
+    rows = cell_differences(
+        Scene((STAR, DISC), "white"), Scene((STAR.with_value("colour", "blue"), HEART), "white")
+    )
+    assert rows[0] == [0, 0, 0, 0, 1, 0]
+    assert rows[4] == [1, *[IGNORED] * 5]
+    assert rows[7] == [1, *[IGNORED] * 5]
+    assert rows[8] == [0, *[IGNORED] * 5]
+
+
+def test_each_token_of_a_described_group_points_to_its_cell(
+    tokenizer: PreTrainedTokenizerFast, examples: list[Example]
+) -> None:
+    example = examples[0]
+    (turn,) = [turn for turn in example.turns if turn.skill == CAPTION]
+    tokens = turn.prompt + turn.answer
+    described: dict[int, list[int]] = {}
+    for position, cell in turn.pointers:
+        described.setdefault(cell, []).append(tokens[position + 1])
+    groups = [parse_phrase(tokenizer.decode(ids).strip()) for ids in described.values()]
+    assert tuple(groups) == example.scenes[0].groups
+    assert [POSITIONS[cell] for cell in described] == [group.position for group in groups]
+
+
 def test_the_words_of_a_question_intersect_to_its_matches(examples: list[Example]) -> None:
     turns = [turn for example in examples for turn in example.turns if turn.skill == VERIFY]
     known = [turn for turn in turns if turn.words]
@@ -140,7 +167,8 @@ def test_training_learns_a_few_examples_and_the_checkpoint_answers_through_the_b
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
-    assert {"caption", "verify", "imagine", "compare", "word?", "match?", "fate?"} <= set(values)
+    guided = {"word?", "differ?", "pointer?", "match?", "fate?", "agree?"}
+    assert {"caption", "verify", "imagine", "compare"} | guided <= set(values)
 
     trainer.save(tmp_path / "vision")
     path = tmp_path / "scene.png"
