@@ -13,11 +13,11 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from broker.tasks import stop_tasks
 from shared.contracts.messages import Failure, ReplyMessage, RequestMessage
 from shared.contracts.skills import AGENT_OF, Request, Result
 from shared.errors import ItemError, TransientError
 from shared.settings import Settings
+from shared.tasks import stop_tasks
 
 logger = logging.getLogger(__name__)
 

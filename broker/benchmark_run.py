@@ -30,7 +30,6 @@ from broker.run_keys import cancel_key
 from broker.run_lease import LeaseLostError, RunLease
 from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING, Publish, RunStatus
 from broker.run_store import LOG, STATUS, RunStore, change_status, read_json
-from broker.tasks import stop_tasks
 from shared import knobs as knobs_module
 from shared.bus import keys
 from shared.bus.client import BusClient
@@ -40,6 +39,7 @@ from shared.galleries import Gallery, write_gallery
 from shared.image_database import ImageDatabase
 from shared.image_database_writer import ImageDatabaseWriter
 from shared.settings import Settings
+from shared.tasks import stop_tasks
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from broker.agents_client import AgentsUnreachableError
 from broker.query_state import QueryState
-from broker.tasks import stop_tasks
 from shared.datasets import Query
 from shared.errors import TransientError, XRError
+from shared.tasks import stop_tasks
 
 logger = logging.getLogger(__name__)
 

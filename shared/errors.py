@@ -16,11 +16,11 @@ class PermanentError(XRError):
 
 
 class ConfigurationError(PermanentError):
-    """A setting, profile or path is wrong; the message says which, where, and what would be right."""
+    """A setting, profile or path is wrong; the message says which, where, and what is right."""
 
 
 class DatasetError(PermanentError):
-    """A data set's files are missing or malformed; the message says what and where it was looked for."""
+    """A data set's files are missing or malformed; the message says what, and where to put it."""
 
 
 class ItemError(XRError):

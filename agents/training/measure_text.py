@@ -1,4 +1,4 @@
-"""Measures the demo's text checkpoint on held-out scenes, through the engine and words the agents use."""
+"""Measures the demo's text checkpoint on held-out scenes, by the engine and words of the agents."""
 
 from __future__ import annotations
 

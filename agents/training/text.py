@@ -1,4 +1,4 @@
-"""Trains the demo's text checkpoint: imagining from captions, proposing questions, checking captions."""
+"""Trains the demo's text checkpoint: imagining from captions, proposing, checking captions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from shared.demo_world.image_edits import existent, nonexistent
 from shared.demo_world.language import caption, parse_phrase
 from shared.demo_world.modification import Modification
 from shared.demo_world.propositions import ask, propositions, random_question
-from shared.demo_world.scene import BACKGROUNDS, SLOT_VALUES, SLOTS, Group, Scene, matches
+from shared.demo_world.scene import BACKGROUNDS, SLOT_VALUES, SLOTS, Group, Scene
 from shared.demo_world.splits import training_rng, training_scene, training_triplet
 
 GROUP_TOKENS = 8

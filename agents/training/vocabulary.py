@@ -1,4 +1,4 @@
-"""The tokenizer of the demo checkpoints: whole words where the demo world uses them, bytes otherwise.
+"""The tokenizer of the demo checkpoints: whole words of the demo world, bytes for all else.
 
 A byte-level tokenizer without merges: a word or a piece of JSON punctuation that is in the
 vocabulary is one token, anything else is spelt in bytes, so any text can be read and any JSON
@@ -42,7 +42,7 @@ CHAT_TEMPLATE = (
 
 
 def demo_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer over every word that the training stream of the demo world uses. Deterministic."""
+    """The tokenizer over every word that the demo world's training stream uses. Deterministic."""
     splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(_PIECES, behavior="isolated"),

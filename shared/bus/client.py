@@ -19,6 +19,7 @@ from shared.bus.records import LiveAgent, QueueDepth, SetAside
 from shared.contracts.messages import ReplyMessage, RequestMessage, decode, encode
 from shared.contracts.skills import AGENT_OF, AgentName
 from shared.errors import DecodeError, PermanentError, TransientError
+from shared.tasks import stop_tasks
 
 _CANCEL_KEPT_S = 24 * 3600
 _SET_ASIDE_KEPT = 1_000
@@ -192,10 +193,7 @@ class BusClient:
 
     async def aclose(self) -> None:
         """Give up unfinished sends. The connection stays its owner's."""
-        flushes = list(self._flushes.values())
-        for flush in flushes:
-            flush.cancel()
-        await asyncio.gather(*flushes, return_exceptions=True)
+        await stop_tasks(self._flushes.values())
 
     # --- sending ----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from shared.bus.replying import answers_of_one_length, reply_bytes, salvage
 from shared.contracts.messages import Failure, RequestMessage, decode
 from shared.contracts.skills import Result
 from shared.errors import DecodeError, TransientError, XRError
+from shared.tasks import stop_tasks
 
 Answer = Result | Failure
 Handler = Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Answer]]]
@@ -131,9 +132,7 @@ class Consumer:
                 else:
                     self._outage.over()
         finally:
-            background.cancel()
-            with contextlib.suppress(asyncio.CancelledError, RedisError):
-                await background
+            await stop_tasks([background])
             with contextlib.suppress(RedisError):
                 await self._sign_off()
 

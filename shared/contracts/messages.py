@@ -23,7 +23,7 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One request to an agent.
 
     Attributes:
-        message_id: deterministic, "{job_id}/{epoch}/{query_id}/{step}/{part}"; a retry has the same.
+        message_id: deterministic, "{job_id}/{query_id}/{step}/{part}"; a retry has the same.
         job_id: the run, or the search, this belongs to; cancellation names it.
         query_id: the query within the job.
         reply_to: the Redis list that takes the reply.
@@ -67,7 +67,8 @@ def encode(message: RequestMessage | ReplyMessage) -> bytes:
 def decode(payload: bytes, kind: type[Message]) -> Message:
     """msgpack bytes -> validated message.
 
-    Raises: DecodeError: no msgpack, an unknown schema version, a missing or unknown field, a wrong type.
+    Raises: DecodeError: no msgpack, an unknown schema version, a missing or unknown field, or a
+        wrong type.
     """
     try:
         message: Message = _DECODERS[kind].decode(payload)

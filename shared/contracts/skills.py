@@ -79,7 +79,7 @@ class ListRequest(Value, frozen=True):
 
 
 class RankedList(Value, frozen=True):
-    """The best rows of one list, best first: int32 rows and float32 scores as little-endian bytes."""
+    """The best rows of one list, best first: int32 rows, float32 scores, little-endian bytes."""
 
     name: str
     rows: bytes

@@ -79,9 +79,7 @@ def distractors(
     return tuple(found)
 
 
-def _candidates(
-    modification: Modification, target: Scene, rng: random.Random
-) -> Iterator[Scene]:
+def _candidates(modification: Modification, target: Scene, rng: random.Random) -> Iterator[Scene]:
     if modification.level > 1:
         scenes = undone(modification, target)
         if scenes:

@@ -67,9 +67,7 @@ def ask(question_text: str, scene: Scene) -> bool:
     return any(matches(asked, group) for group in scene.groups)
 
 
-def random_question(
-    scene: Scene, rng: random.Random, want: bool | None = None
-) -> tuple[str, bool]:
+def random_question(scene: Scene, rng: random.Random, want: bool | None = None) -> tuple[str, bool]:
     """A canonical question and its true answer, yes and no equally likely unless `want` says.
 
     One to six slots are named. False ones are near misses: one slot changed, or the slots of
@@ -117,8 +115,7 @@ def propositions_of(edits: Sequence[Edit], limit: int = 3) -> tuple[tuple[str, b
     """The same from the edits alone; ValueError if one of their phrases is not canonical."""
     explicit = explicit_edits(edits)
     wanted = [
-        (edit.subject, False) if edit.present is None else (edit.present, True)
-        for edit in explicit
+        (edit.subject, False) if edit.present is None else (edit.present, True) for edit in explicit
     ]
     wanted += [
         (edit.former, False)

@@ -17,11 +17,11 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from broker.rq_worker import connect_sync
-from broker.tasks import stop_tasks
 from shared.bus.consumer import Consumer
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import ProposeQuestions, Result
 from shared.settings import Settings
+from shared.tasks import stop_tasks
 from tests.unit.broker.fake_agents import FakeAgents
 
 IMAGES, QUERIES = 14, 9

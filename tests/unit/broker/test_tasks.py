@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.tasks import stop_tasks
+from shared.tasks import stop_tasks
 
 
 async def test_a_task_that_swallows_a_cancellation_is_cancelled_again() -> None:
