@@ -39,7 +39,7 @@ class ZeroCostLanguageModel:
         return [self._choose(request) for request in requests]
 
     def describe(self) -> dict[str, str]:
-        return {"backend": "zero_cost", "checkpoint": "hash", "revision": "1"}
+        return {"backend": "zero_cost", "checkpoint": "hash", "revision": "2"}
 
     def _generate(self, request: GenerationRequest) -> str | ItemError:
         seed = _hash_of_prompt(request.prompt)
@@ -52,7 +52,7 @@ class ZeroCostLanguageModel:
     def _choose(self, request: ChoiceRequest) -> tuple[float, ...] | ItemError:
         if self._fails(request.prompt):
             return ItemError(f"asked to fail on {self._failing!r}")
-        digest = _hash(_hash_of_prompt(request.prompt) + "choice")
+        digest = _hash(_shown_to_model(request.prompt))
         weights = [1 + digest[place % len(digest)] for place in range(len(request.choices))]
         total = sum(weights)
         return tuple([weight / total for weight in weights])
@@ -109,8 +109,11 @@ def _hash(text: str) -> bytes:
 
 
 def _hash_of_prompt(prompt: Prompt) -> str:
-    parts = [prompt.system, prompt.text, *[image.sha256 for image in prompt.images]]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256(_shown_to_model(prompt).encode()).hexdigest()
+
+
+def _shown_to_model(prompt: Prompt) -> str:
+    return "\0".join([prompt.system, prompt.text, *[image.sha256 for image in prompt.images]])
 
 
 def _phrase(seed: str) -> str:
