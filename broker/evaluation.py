@@ -115,29 +115,36 @@ def evaluate_run(
         "by_tag": tagged,
         "counts": count(queries, states),
         "failures": {
-            query.query_id: states[query.query_id].reason
+            query.query_id: state.reason
             for query in queries
-            if query.query_id in states and states[query.query_id].status == "failed"
+            if (state := states.get(query.query_id)) is not None and state.status == "failed"
         },
     }
 
 
 def count(queries: Sequence[Query], states: States) -> dict[str, int]:
     """How many queries there are, failed, fell back, and how many candidates failed."""
-    known = [states[query.query_id] for query in queries if query.query_id in states]
-    return {
-        "queries": len(queries),
-        "answered": sum(state.status == "ok" for state in known),
-        "failed": sum(state.status == "failed" for state in known),
-        "missing": len(queries) - len(known),
-        "with_fallback": sum(bool(state.fallbacks) for state in known),
-        "fallbacks": sum(len(state.fallbacks) for state in known),
-        "without_questions": sum(
-            state.status == "ok" and not state.propositions for state in known
+    counts = dict.fromkeys(
+        (
+            "queries", "answered", "failed", "missing", "with_fallback", "fallbacks",
+            "without_questions", "candidate_failures", "without_ground_truth",
         ),
-        "candidate_failures": sum(len(state.item_failures) for state in known),
-        "without_ground_truth": sum(not query.target_ids for query in queries),
-    }
+        0,
+    )  # fmt: skip
+    for query in queries:
+        counts["queries"] += 1
+        counts["without_ground_truth"] += not query.target_ids
+        state = states.get(query.query_id)
+        if state is None:
+            counts["missing"] += 1
+            continue
+        counts["answered"] += state.status == "ok"
+        counts["failed"] += state.status == "failed"
+        counts["with_fallback"] += bool(state.fallbacks)
+        counts["fallbacks"] += len(state.fallbacks)
+        counts["without_questions"] += state.status == "ok" and not state.propositions
+        counts["candidate_failures"] += len(state.item_failures)
+    return counts
 
 
 def table(name: str, evaluation: Mapping[str, Any]) -> str:

@@ -14,16 +14,17 @@ import datetime
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from broker.query_state import QueryState, decode_state, encode_state
+from broker.query_state import QueryState, encode_state
+from broker.recorded_states import RecordedStates, decode_record
 from broker.state_log import StateLog, read_frames
 from shared import atomic_files
-from shared.errors import ConfigurationError, DecodeError, PermanentError
+from shared.errors import ConfigurationError, PermanentError
 
 REQUEST, MANIFEST, STATES, STATUS = "request.json", "manifest.json", "states.log", "status.json"
 PREDICTIONS, METRICS, METRICS_TABLE, LOG = (
@@ -126,14 +127,15 @@ def read_states(runs_folder: Path, run_id: str) -> dict[str, QueryState]:
     if not path.exists():
         return {}
     payloads, _ = read_frames(path.read_bytes(), path)
-    return dict(_by_query(payloads, path))
+    states = (decode_record(payload, path, number) for number, payload in enumerate(payloads))
+    return {state.query_id: state for state in states}
 
 
 class RunStore:
     """The owner's hand on a run's folder; only the live owner of a run opens it.
 
     Attributes:
-        states: every query answered so far, by query id.
+        states: every query answered so far, by query id; read from the disk when asked for.
     """
 
     def __init__(self, runs_folder: Path, run_id: str) -> None:
@@ -145,17 +147,15 @@ class RunStore:
         self.folder = run_folder(runs_folder, run_id)
         self.request = read_request(runs_folder, run_id)
         self._log = StateLog(self.folder / STATES)
-        self.states = dict(_by_query(self._log.payloads, self.folder / STATES))
-        self._log.payloads.clear()
+        self.states = RecordedStates(self._log, self.folder / STATES)
 
     def finished_ids(self) -> set[str]:
         """The queries that need not be asked again. Those no agent answered are asked again."""
-        return {query_id for query_id, state in self.states.items() if not state.unanswered}
+        return self.states.finished_ids()
 
     async def record(self, state: QueryState) -> None:
         """Returns once the state is on the disk. Raises: OSError: it could not be written."""
-        await self._log.append(encode_state(state))
-        self.states[state.query_id] = state
+        self.states.add(state, await self._log.append(encode_state(state)))
 
     def keep_manifest(self, manifest: Mapping[str, Any], binding: Iterable[str]) -> None:
         """Write the manifest, or, in a resumed run, check that it still is the same run.
@@ -190,15 +190,6 @@ class RunStore:
     async def close(self) -> None:
         """Waits for what is being written."""
         await self._log.close()
-
-
-def _by_query(payloads: Iterable[bytes], path: Path) -> Iterator[tuple[str, QueryState]]:
-    for number, payload in enumerate(payloads):
-        try:
-            state = decode_state(payload)
-        except DecodeError as error:
-            raise PermanentError(f"{path}, record {number}: {error}") from error
-        yield state.query_id, state
 
 
 def _label(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 
 from broker.query_state import QueryState, Verification
@@ -13,8 +14,8 @@ from shared.reranking import compare_first, rerank, verification_score
 
 COARSE, VERIFIED, COMPARED = "coarse", "verified", "compared"
 
-Rankings = dict[str, list[int]]
-"""Stage -> rows, best first."""
+Rankings = dict[str, array[int]]
+"""Stage -> int32 rows, best first; compact, as an evaluation holds those of all queries."""
 
 
 def verifies(knobs: Knobs) -> bool:
@@ -81,14 +82,14 @@ def _rankings(
 ) -> Rankings:
     if state.status == "failed" or not lists:
         return {}
-    rankings: Rankings = {ranked.name: decode_list(ranked).rows.tolist() for ranked in lists}
+    rankings = {ranked.name: decode_list(ranked).rows.tolist() for ranked in lists}
     coarse = coarse_ranking(lists, knobs)
     last = rankings[COARSE] = [row for row, _ in coarse]
     if verifies(knobs):
         last = rankings[VERIFIED] = _verified(state, coarse, knobs, head)
     if compares(knobs):
         rankings[COMPARED] = _compared(state, last, head, knobs)
-    return rankings
+    return {stage: array("i", rows) for stage, rows in rankings.items()}
 
 
 def _verified(state: QueryState, coarse: Fused, knobs: Knobs, head: int | None) -> list[int]:

@@ -8,6 +8,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 from shared.errors import PermanentError
 
@@ -22,28 +23,41 @@ def frame(payload: bytes) -> bytes:
     return _HEADER.pack(MARKER, len(payload), _checksum(payload)) + payload
 
 
+class Place(NamedTuple):
+    """Where a payload stands in the file, in bytes."""
+
+    offset: int
+    length: int
+
+
 def read_frames(content: bytes, path: Path) -> tuple[list[bytes], int]:
-    """All whole payloads of a log's content, and how many bytes they take.
+    """All whole payloads of a log's content, and how many bytes they take; see `find_frames`."""
+    places, whole = find_frames(content, path)
+    return [content[place.offset : place.offset + place.length] for place in places], whole
+
+
+def find_frames(content: bytes, path: Path) -> tuple[list[Place], int]:
+    """The places of all whole payloads of a log's content, and how many bytes the frames take.
 
     Bytes after the last whole frame are what a kill left of a write under way. A broken frame with
     a whole one behind it is something else: the disk lost what had been written.
 
     Raises: PermanentError: corruption before the end, with the offset.
     """
-    payloads: list[bytes] = []
+    places: list[Place] = []
     offset = 0
     while (payload := _whole_frame_at(content, offset)) is not None:
-        payloads.append(payload)
+        places.append(Place(offset + _HEADER.size, len(payload)))
         offset += _HEADER.size + len(payload)
     later = content.find(MARKER, offset + 1)
     while later >= 0:
         if _whole_frame_at(content, later) is not None:
             raise PermanentError(
-                f"{path} is corrupt at byte {offset} (record {len(payloads)}), with good records "
+                f"{path} is corrupt at byte {offset} (record {len(places)}), with good records "
                 f"behind it: restore the file from a copy, or start a new run"
             )
         later = content.find(MARKER, later + 1)
-    return payloads, offset
+    return places, offset
 
 
 def _whole_frame_at(content: bytes, offset: int) -> bytes | None:
@@ -62,36 +76,45 @@ def _checksum(payload: bytes) -> int:
 
 
 class StateLog:
-    """One writer's log file. Opening cuts a torn tail off and reads what is there.
+    """One writer's log file. Opening cuts a torn tail off and finds the records that are there.
 
     Attributes:
-        payloads: the records found at opening, in the order written.
+        places: the records found at opening, in the order written.
     """
 
     def __init__(self, path: Path) -> None:
         content = path.read_bytes() if path.exists() else b""
-        self.payloads, whole = read_frames(content, path)
+        self.places, whole = find_frames(content, path)
         if whole < len(content):
             logger.warning("%s: cut off %d bytes of a torn record", path, len(content) - whole)
         # O_APPEND: should a frozen former owner of the run wake up, it overwrites nothing.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
         os.ftruncate(self._descriptor, whole)
+        self._end = whole
         self._unwritten: list[bytes] = []
         self._next_write: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._broken: OSError | None = None
 
-    async def append(self, payload: bytes) -> None:
-        """Returns once the record is on the disk. Records that come meanwhile share one fsync.
+    def read(self, place: Place) -> bytes:
+        """The payload of a record that is on the disk. Raises: OSError: it cannot be read."""
+        return os.pread(self._descriptor, place.length, place.offset)
+
+    async def append(self, payload: bytes) -> Place:
+        """Returns where the record stands, once it does; those that come meanwhile share a fsync.
 
         Raises: OSError: it could not be written; so does every later call, as the file's end is
             unknown until it is opened anew.
         """
-        self._unwritten.append(frame(payload))
+        framed = frame(payload)
+        place = Place(self._end + _HEADER.size, len(payload))
+        self._end += len(framed)  # records are written in the order of the calls
+        self._unwritten.append(framed)
         if self._next_write is None:
             self._next_write = asyncio.create_task(self._write_together())
         await asyncio.shield(self._next_write)  # a cancelled query's neighbours still get written
+        return place
 
     async def _write_together(self) -> None:
         async with self._writing:

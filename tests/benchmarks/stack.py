@@ -25,6 +25,8 @@ AGENTS: tuple[AgentName, ...] = get_args(AgentName)
 
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
+_MEMORY_FOLDER = Path("/dev/shm")
+"""Meters on a disk would cost the metered processes a page fault whenever they are flushed."""
 _ROLES = (
     "captioner", "imaginer_text", "imaginer_image", "proposer", "evaluator_image",
     "evaluator_caption",
@@ -45,11 +47,13 @@ class Stack:
         self._redis = PrivateRedis(folder / "redis")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
-        self.meters = folder / "meters"
+        self._memory = tempfile.TemporaryDirectory(
+            prefix="xr-meters-", dir=_MEMORY_FOLDER if _MEMORY_FOLDER.is_dir() else None
+        )
+        self.meters = Path(self._memory.name)
         self.settings: Settings
 
     def __enter__(self) -> Self:
-        self.meters.mkdir(parents=True)
         profile = self._folder / "zero-cost.toml"
         profile.write_text(_profile(self.meters))
         self._redis.start()
@@ -128,6 +132,7 @@ class Stack:
         self._redis.stop()
         for log in self._logs:
             log.close()
+        self._memory.cleanup()
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
