@@ -15,7 +15,8 @@ from agents.prompting import PromptSet, load_prompts
 from agents.question.parsing import propositions as parse_propositions
 from agents.question.schemas import propositions_schema
 from agents.skill_prompts import imagine_text_prompt, propose_prompt, verify_caption_prompt
-from shared.contracts.skills import Edit, TextImagined
+from agents.training.text import message_edits
+from shared.contracts.skills import TextImagined
 from shared.demo_world.image_edits import existent, nonexistent
 from shared.demo_world.language import attribute_counts, caption, f1_of_counts
 from shared.demo_world.modification import Modification, modify, realise
@@ -82,7 +83,7 @@ def measure_propositions(model: LanguageModel, prompts: PromptSet, count: int) -
                 propose_prompt(
                     prompts,
                     modification.text,
-                    [Edit(edit.kind, edit.subject, edit.change) for edit in modification.edits],
+                    message_edits(modification),
                     existent(modification),
                     nonexistent(modification),
                 ),
@@ -128,7 +129,7 @@ def measure_caption_checks(
 
 def measure(checkpoint: Path, count: int) -> dict[str, float]:
     """Every figure of the text checkpoint; each in 0..1."""
-    model = load(str(checkpoint), device="cpu", dtype="float32")
+    model = load(str(checkpoint), device="cpu", dtype="float32", threads=1)
     prompts = load_prompts("compact")
     return {
         **measure_imagination(model, prompts, count),

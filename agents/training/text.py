@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ from agents.prompting import PromptSet, load_prompts
 from agents.skill_prompts import imagine_text_prompt, propose_prompt, verify_caption_prompt
 from agents.training.optimisation import IGNORED, MixedOptimiser, ProgressLog, pad_right
 from agents.training.vocabulary import ASSISTANT, END, USER, demo_tokenizer
-from shared.contracts.skills import Edit
+from shared.contracts.skills import Edit, EditKind
 from shared.demo_world.image_edits import existent, nonexistent
 from shared.demo_world.language import caption, parse_phrase
 from shared.demo_world.modification import Modification
@@ -98,7 +100,7 @@ class TextExamples:
     def propose(self) -> Example:
         """Questions from the edits."""
         _, modification, _ = training_triplet(self._rng())
-        edits = [Edit(edit.kind, edit.subject, edit.change) for edit in modification.edits]
+        edits = message_edits(modification)
         text = propose_prompt(
             self._prompts, modification.text, edits, existent(modification),
             nonexistent(modification),
@@ -128,6 +130,13 @@ class TextExamples:
         return example
 
 
+def message_edits(modification: Modification) -> list[Edit]:
+    """The edits of a modification as messages carry them."""
+    return [
+        Edit(cast(EditKind, edit.kind), edit.subject, edit.change) for edit in modification.edits
+    ]
+
+
 def imagination_json(modification: Modification) -> str:
     """The answer taught for imagine_text."""
     return json.dumps(
@@ -155,7 +164,7 @@ def propositions_json(modification: Modification) -> str:
     )
 
 
-def _fate(group: Group, fate_of: dict[str, object]) -> tuple[int, list[int]]:
+def _fate(group: Group, fate_of: Mapping[str, object]) -> tuple[int, list[int]]:
     for subject, edit in fate_of.items():
         try:
             same = parse_phrase(subject) == group
@@ -178,7 +187,7 @@ def _slot_classes(group: Group) -> list[int]:
     ]
 
 
-class Guidance(nn.Module):
+class Guidance(nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """Linear read-outs of hidden states, used while training and then thrown away.
 
     They ask every described group at its last token what becomes of it (imagining) or whether it
@@ -277,7 +286,7 @@ def train(arguments: argparse.Namespace) -> None:
             (0.5 * (loss + arguments.guidance * guide)).backward()
             values["imagine"] += loss.item() / 2
             values["fate"] += guide.item() / 2
-        verified = [examples.verify(most_groups) for _ in range(2 * size)]
+        verified = [examples.verify(most_groups) for _ in range(arguments.verify_rows)]
         loss, guide = batch_loss(model, guidance, verified)
         (arguments.verify_weight * (loss + guide)).backward()
         values |= {"verify": loss.item(), "hit": guide.item()}
@@ -328,6 +337,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--verify-rows", type=int, default=48)
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rate", type=float, default=2e-3)

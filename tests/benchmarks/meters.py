@@ -42,6 +42,11 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Whether the process runs, or has ended and its parent hasn't yet waited for it."""
+    return Path(f"/proc/{pid}").exists()
+
+
 def peak_memory_mb(pid: int) -> float:
     """The most resident memory the process ever had, in 10^6 bytes; 0 when it is gone."""
     with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +32,7 @@ _IDLE_S = 3.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or with --strict 1 when a target was missed."""
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # stops what was started
     costs = []
     for size in options.sizes:
         print(f"{size:,} images ...", file=sys.stderr, flush=True)

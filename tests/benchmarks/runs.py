@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from broker.run_status import FINISHED, OVER
+from broker.run_status import FINISHED
 from broker.run_store import MANIFEST, STATES, STATUS, read_json, read_states, run_folder
 from broker.state_log import read_frames
 from broker.submission import RunRequest, connect_sync, submit_benchmark
@@ -19,6 +19,7 @@ from tests.benchmarks.meters import (
     cpu_of,
     disk_bytes,
     folder_bytes,
+    is_alive,
     peak_memory_mb,
     read_call_meters,
 )
@@ -106,15 +107,23 @@ def measure_run(stack: Stack, queries: int) -> RunCost:
     records = _Records(folder / STATES)
 
     coordinator = _until(stack, lambda: children_of(worker))[0]
+
+    def ended() -> bool:
+        return not is_alive(coordinator)
+
     # The manifest is written right before the first query is asked.
-    _until(stack, lambda: (folder / MANIFEST).exists() or _is_over(stack, run_id))
+    _until(stack, lambda: (folder / MANIFEST).exists() or ended())
+    if ended():
+        raise RuntimeError(f"the coordinator has ended early:\n{stack.end_of_log('coordinator')}")
     begun, redis_began = _spent(stack, coordinator), folder_bytes(stack.redis_folder)
     disk_began = _disk_bytes(stack, coordinator)
-    _until(stack, lambda: records.count() >= queries or _is_over(stack, run_id))
+    _until(stack, lambda: records.count() >= queries or ended())
+    if ended():
+        raise RuntimeError(f"the coordinator has ended early:\n{stack.end_of_log('coordinator')}")
     done, redis_done = _spent(stack, coordinator), folder_bytes(stack.redis_folder)
     disk_done = _disk_bytes(stack, coordinator)
     answering_peak_mb = peak_mb = peak_memory_mb(coordinator)
-    while coordinator in children_of(worker):
+    while not ended():
         peak_mb = max(peak_mb, peak_memory_mb(coordinator))
         disk_done = _disk_bytes(stack, coordinator) or disk_done
         time.sleep(_POLL_S)
@@ -177,11 +186,6 @@ def _until(stack: Stack, found: Callable[[], Found]) -> Found:
             raise RuntimeError(f"nothing has happened for {_TIMEOUT_S:.0f} s")
         time.sleep(_POLL_S)
     return what
-
-
-def _is_over(stack: Stack, run_id: str) -> bool:
-    status = read_json(stack.settings.runs_folder, run_id, STATUS) or {}
-    return status.get("state") in OVER
 
 
 def _check_work(stack: Stack, run_id: str, queries: int) -> None:

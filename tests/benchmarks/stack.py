@@ -25,6 +25,7 @@ AGENTS: tuple[AgentName, ...] = get_args(AgentName)
 
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 20.0
+_LOG_SHOWN = 2000
 _MEMORY_FOLDER = Path("/dev/shm")
 """Meters on a disk would cost the metered processes a page fault whenever they are flushed."""
 _ROLES = (
@@ -98,8 +99,11 @@ class Stack:
         """Raises: RuntimeError: a process has ended; names its log."""
         for name, child in self._processes.items():
             if child.poll() is not None:
-                log = (self._folder / f"{name}.log").read_text(errors="replace")
-                raise RuntimeError(f"{name} has ended with {child.returncode}:\n{log[-2000:]}")
+                raise RuntimeError(f"{name} has ended:\n{self.end_of_log(name)}")
+
+    def end_of_log(self, name: str) -> str:
+        """The last lines a process has written."""
+        return (self._folder / f"{name}.log").read_text(errors="replace")[-_LOG_SHOWN:]
 
     def identities(self) -> dict[str, dict[str, Any]]:
         """What each agent serves, once all are alive."""
