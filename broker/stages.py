@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from broker.query_state import QueryState, Verification
 from shared.contracts.skills import RankedList
@@ -14,7 +15,7 @@ from shared.reranking import compare_first, rerank, verification_score
 
 COARSE, VERIFIED, COMPARED = "coarse", "verified", "compared"
 
-Rankings = dict[str, array[int]]
+Rankings: TypeAlias = "dict[str, array[int]]"  # array is generic for type checkers only
 """Stage -> int32 rows, best first; compact, as an evaluation holds those of all queries."""
 
 

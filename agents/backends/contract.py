@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -15,16 +15,14 @@ from shared.errors import ItemError
 FloatVector = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class ImageFile:
+class ImageFile(msgspec.Struct, frozen=True):
     """An image on disk and the sha256 of its bytes (hex), the key under which engines cache it."""
 
     path: Path
     sha256: str
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """One user turn: images first, then text; `system` is optional."""
 
     text: str
@@ -32,8 +30,7 @@ class Prompt:
     system: str = ""
 
 
-@dataclass(frozen=True)
-class GenerationRequest:
+class GenerationRequest(msgspec.Struct, frozen=True):
     """Free text, or JSON by `json_schema` where one is given. Decoding is greedy.
 
     Attributes:
@@ -45,8 +42,7 @@ class GenerationRequest:
     json_schema: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class ChoiceRequest:
+class ChoiceRequest(msgspec.Struct, frozen=True):
     """One constrained token: which of `choices` comes next."""
 
     prompt: Prompt

@@ -7,9 +7,10 @@ arithmetic that grows with the gallery, and is told apart from what the system c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from agents.backends.contract import (
     ChoiceRequest,
