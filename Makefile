@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full lock train-demo bench-overhead clean
+.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo bench-overhead clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,11 +56,17 @@ lock: env ## write requirements.lock anew from pyproject.toml
 	  --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --no-annotate --no-header --quiet -o requirements.lock
 
+demo-ablation: env ## the demo, then the same with each agent left out
+	$(XR) demo --ablation
+
+measure-demo: env ## every skill of the demo checkpoints on held-out scenes
+	$(BIN)/python -m agents.training.measure
+
 train-demo: env ## train the demo checkpoints anew (see docs; takes hours on two cores)
 	$(BIN)/python -m agents.training
 
 bench-overhead: env ## what the messages cost beside the models
-	$(XR) bench-overhead
+	$(BIN)/python -m tests.benchmarks.overhead
 
 clean: ## remove caches and what `make env` made; runs and data under .xr stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist

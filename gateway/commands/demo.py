@@ -30,6 +30,17 @@ COLUMNS = {
     "map@5": "mAP@5",
 }
 """Metric -> its column in the demo's table."""
+LEFT_OUT: Final[dict[str, dict[str, Any]]] = {
+    "without imagination from text": {"imagine_text": False},
+    "without imagination from pixels": {"imagine_image": False},
+    "without imagination": {"imagine_text": False, "imagine_image": False},
+    "without similarity to images": {"list_kinds": ["textual"]},
+    "without similarity to captions": {"list_kinds": ["visual"]},
+    "without questions about images": {"verify_mode": "textual"},
+    "without questions about captions": {"verify_mode": "visual"},
+    "without questions": {"stages": ["coarse"]},
+}
+"""What is left out -> the knobs that do it; everything else stays as in the demo's own run."""
 ROW_NAMES = {
     "image_only": "image only",
     "text_only": "text only",
@@ -47,6 +58,9 @@ def demo(
     top_k: Annotated[
         int | None, typer.Option(min=1, help=f"candidates verified [default: {TOP_K}]")
     ] = None,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="also leave each agent out, one after another")
+    ] = False,
     processes: Annotated[int, typer.Option(min=1, help="processes per agent type")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,7 +84,9 @@ def demo(
             except KeyboardInterrupt:
                 client.cancel(submitted.id)
                 raise
-    _print_result(view, as_json)
+            _print_result(view, as_json)
+            if ablation:
+                _leave_agents_out(client, knobs, limit)
 
 
 def demo_data(
@@ -100,6 +116,21 @@ def demo_knobs(top_k: int) -> dict[str, Any]:
         "stages": ["coarse", "verify", "compare"],
         "baselines": True,
     }
+
+
+def _leave_agents_out(client: GatewayClient, knobs: dict[str, Any], limit: int | None) -> None:
+    """Run the verified pipeline whole and without each agent, and print one table of all."""
+    verified = {**knobs, "stages": ["coarse", "verify"], "baselines": False}
+    rows = {}
+    for name, changes in {"whole": {}, **LEFT_OUT}.items():
+        submitted = client.submit(
+            DATASET, SPLIT, name="ablation", knobs={**verified, **changes}, limit=limit
+        )
+        output.notes.print(name, highlight=False)
+        view = benchmarks.follow(client, submitted.id)
+        last = "coarse" if changes.get("stages") == ["coarse"] else "verified"
+        rows[name] = view.metrics[last]
+    output.console.print(output.metrics_table(rows, COLUMNS))
 
 
 def _print_result(view: BenchmarkView, as_json: bool) -> None:
