@@ -11,7 +11,7 @@ from tests.benchmarks.runs import RunCost, Spent
 MOST_CPU_MS = 10.0
 MOST_WRITTEN_KB = 20.0
 SAME_CPU_MS = 1.0
-"""Sums without ranking that differ by no more count as independent of the gallery's size."""
+"""Costs that differ by no more count as independent of the gallery's size."""
 SAME_MEMORY_MB = 8.0
 """Peaks that differ by no more count as the same: what allocators and the kernel round to."""
 
@@ -55,6 +55,17 @@ class SizeCost:
         return self.sum_ms - self.ranking_ms
 
     @property
+    def further_ms(self) -> float:
+        """What each further query adds, without ranking: the difference of the two runs."""
+        more = self.run.queries - self.short.queries
+        return 1000 * (_without_ranking_s(self.run) - _without_ranking_s(self.short)) / more
+
+    @property
+    def once_ms(self) -> float:
+        """What a run costs beside its queries (finding rows by id, ending the process)."""
+        return 1000 * _without_ranking_s(self.run) - self.further_ms * self.run.queries
+
+    @property
     def idle_ms(self) -> float:
         """What the processes would have spent in the same time with nothing to do, per query."""
         rate = sum(self.idle.processes.values()) / self.idle.seconds
@@ -81,6 +92,11 @@ class SizeCost:
         return (self.run.peak_mb - self.short.peak_mb) * 1000 / more
 
 
+def _without_ranking_s(run: RunCost) -> float:
+    spent = run.answering
+    return sum(spent.processes.values()) + run.evaluation_s - spent.ranking
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One target, what was measured, and whether it was met."""
@@ -93,6 +109,7 @@ class Verdict:
 def judge(costs: Sequence[SizeCost]) -> list[Verdict]:
     """Every target, over all sizes."""
     sums = [cost.without_ranking_ms for cost in costs]
+    further = [cost.further_ms for cost in costs]
     written = [cost.written_kb for cost in costs]
     peaks = [cost.run.peak_mb for cost in costs]
     growth = [cost.run.peak_mb - cost.short.peak_mb for cost in costs]
@@ -103,9 +120,9 @@ def judge(costs: Sequence[SizeCost]) -> list[Verdict]:
             max(sums) <= MOST_CPU_MS,
         ),
         Verdict(
-            f"CPU without ranking independent of the gallery (within {SAME_CPU_MS:g} ms)",
-            f"{min(sums):.1f} to {max(sums):.1f} ms",
-            max(sums) - min(sums) <= SAME_CPU_MS,
+            f"CPU of each further query independent of the gallery (within {SAME_CPU_MS:g} ms)",
+            f"{min(further):.1f} to {max(further):.1f} ms without ranking",
+            max(further) - min(further) <= SAME_CPU_MS,
         ),
         Verdict(
             f"coordinator memory independent of the queries (within {SAME_MEMORY_MB:g} MB)",
@@ -119,7 +136,8 @@ def judge(costs: Sequence[SizeCost]) -> list[Verdict]:
         ),
         Verdict(
             f"written per query <= {MOST_WRITTEN_KB:g} KB",
-            f"{max(written):.1f} KB",
+            f"{max(written):.1f} KB, {max(cost.run_kb for cost in costs):.1f} of them in the run's"
+            " folder, the others in Redis's append-only file",
             max(written) <= MOST_WRITTEN_KB,
         ),
     ]
@@ -139,10 +157,12 @@ def table(costs: Sequence[SizeCost], verdicts: Sequence[Verdict]) -> str:
         ("  of which zero-cost models", _numbers(cost.models_ms for cost in costs)),
         ("  of which an idle system's", _numbers(cost.idle_ms for cost in costs)),
         ("sum without ranking", _numbers(cost.without_ranking_ms for cost in costs)),
+        ("  of which each further query", _numbers(cost.further_ms for cost in costs)),
+        ("  once per run, ms in all", _numbers(cost.once_ms for cost in costs)),
         (f"{_QUOTED_NAME}, ms", [_quoted(QUOTED_CPU_MS.get(cost.images)) for cost in costs]),
         ("written per query, KB", _numbers(cost.written_kb for cost in costs)),
-        ("  of which the run's folder", _numbers(cost.run_kb for cost in costs)),
-        ("  of which Redis's log", _numbers(cost.redis_kb for cost in costs)),
+        ("  the run's folder", _numbers(cost.run_kb for cost in costs)),
+        ("  Redis's append-only file", _numbers(cost.redis_kb for cost in costs)),
         (f"{_QUOTED_NAME}, KB", [f"{QUOTED_WRITTEN_KB:.1f}"] * len(costs)),
         ("coordinator's peak memory, MB", _numbers(cost.run.peak_mb for cost in costs)),
         ("  until the last query", _numbers(cost.run.answering_peak_mb for cost in costs)),
