@@ -157,7 +157,11 @@ def table(costs: Sequence[SizeCost], verdicts: Sequence[Verdict]) -> str:
         ("  of which zero-cost models", _numbers(cost.models_ms for cost in costs)),
         ("  of which an idle system's", _numbers(cost.idle_ms for cost in costs)),
         ("sum without ranking", _numbers(cost.without_ranking_ms for cost in costs)),
-        ("  of which each further query", _numbers(cost.further_ms for cost in costs)),
+        (
+            "sum without ranking and models",
+            _numbers(cost.without_ranking_ms - cost.models_ms for cost in costs),
+        ),
+        ("each further query, without ranking", _numbers(cost.further_ms for cost in costs)),
         ("  once per run, ms in all", _numbers(cost.once_ms for cost in costs)),
         (f"{_QUOTED_NAME}, ms", [_quoted(QUOTED_CPU_MS.get(cost.images)) for cost in costs]),
         ("written per query, KB", _numbers(cost.written_kb for cost in costs)),
