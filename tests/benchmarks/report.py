@@ -17,7 +17,7 @@ SAME_MEMORY_MB = 8.0
 
 QUOTED_CPU_MS = {1_000: 35.0, 20_000: 315.0}
 QUOTED_WRITTEN_KB = 1300.0
-_QUOTED_NAME = "authors' script (published figures)"
+_QUOTED_NAME = "authors' script (quoted, not measured here)"
 
 
 @dataclass(frozen=True)
