@@ -23,7 +23,7 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """One request to an agent.
 
     Attributes:
-        message_id: deterministic, "{job_id}/{query_id}/{step}/{part}"; a retry has the same.
+        message_id: deterministic, "{run id}/{epoch}/{query_id}/{step}/{part}", the same in a retry.
         job_id: the run, or the search, this belongs to; cancellation names it.
         query_id: the query within the job.
         reply_to: the Redis list that takes the reply.
