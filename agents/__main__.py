@@ -9,8 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from agents.logs import log_to_stderr
 from shared.contracts.skills import AgentName
@@ -24,7 +23,9 @@ EXIT_MISCONFIGURED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 after SIGTERM or SIGINT, 1 when the worker's loop has died, 2 when misconfigured."""
+    """The exit status: 0 after SIGTERM or SIGINT, 1 when the worker's loop or its engine has died,
+    2 when misconfigured, 3 when the model was stuck (`agents.watchdog`).
+    """
     names = _agent_names(arguments)
     try:
         settings = load_settings()
@@ -44,27 +45,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(names: Sequence[AgentName], settings: Settings) -> None:
     # Imported late: numpy and torch read the bounds on threads when they are imported.
+    from agents.engine import Engine
+    from agents.health import Health
+    from agents.watchdog import start_watchdog
     from agents.worker import prepare_agents, serve
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    compute = ThreadPoolExecutor(1, "models")
-    loading = loop.run_in_executor(compute, prepare_agents, names, settings)
+    engine = Engine(settings.engine_timeout_s)
+    health = Health(engine, settings.canary_s)
+    turning = asyncio.create_task(health.note_turns())
+    if settings.health_port:
+        from agents.health_server import HealthServer
+
+        HealthServer(health, settings.health_port)
+    loading = engine.load(prepare_agents, names, settings)
     stopping = asyncio.ensure_future(stop.wait())
     first: set[asyncio.Future[Any]] = {loading, stopping}
     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():
         logger.info("stopped while loading")
-        logging.shutdown()
-        # Nothing is in hand yet, and a thread that loads a large model can't be interrupted.
-        os._exit(0)
+        _end_at_once()  # nothing is in hand yet
     stopping.cancel()
+    prepared = loading.result()
+    start_watchdog(engine, health)
     try:
-        await serve(loading.result(), settings, stop, compute)
+        drained = await serve(prepared, settings, stop, engine, health)
     finally:
-        compute.shutdown(wait=False, cancel_futures=True)
+        turning.cancel()
+        engine.close()
+    if not drained:
+        _end_at_once()
+
+
+def _end_at_once() -> NoReturn:
+    """A thread that is in a large model can't be interrupted, and must not hold up the end."""
+    logging.shutdown()
+    os._exit(0)
 
 
 def _agent_names(arguments: Sequence[str] | None) -> list[AgentName]:

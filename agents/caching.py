@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+_named: WeakSet[BoundedCache[Any, Any]] = WeakSet()
+
+
+def counted_caches() -> dict[str, tuple[int, int]]:
+    """(hits, misses) of the named caches of this process, by name."""
+    counted: dict[str, tuple[int, int]] = {}
+    for cache in list(_named):
+        hits, misses = counted.get(cache.name, (0, 0))
+        counted[cache.name] = (hits + cache.hits, misses + cache.misses)
+    return dict(sorted(counted.items()))
 
 
 class BoundedCache(Generic[Key, Value]):
     """Keeps what was used last, up to a total cost of `capacity`. What costs more is never kept.
 
     Not thread-safe: the models and skills of a process run on one thread.
+
+    Args:
+        name: under which its hits and misses are counted in the metrics; empty = not at all.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, name: str = "") -> None:
+        self.name = name
+        self.hits = self.misses = 0
+        if name:
+            _named.add(self)
         self._capacity = capacity
         self._used = 0
         self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
@@ -27,7 +46,9 @@ class BoundedCache(Generic[Key, Value]):
         """The value, marked as just used; None where it isn't kept."""
         entry = self._entries.get(key)
         if entry is None:
+            self.misses += 1
             return None
+        self.hits += 1
         self._entries.move_to_end(key)
         return entry[0]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import msgspec
 from agents.backends.contract import EmbeddingModel, LanguageModel
 from shared.contracts.skills import AgentName
 from shared.errors import ConfigurationError
+from shared.profile_files import find_profile, read_profile
+from shared.settings import Settings
 
-PROFILES_FOLDER = Path(__file__).parent / "profiles"
 BACKENDS = {
     "open_clip": "agents.backends.open_clip:load",
     "transformers": "agents.backends.transformers:load",
@@ -27,26 +27,48 @@ BACKENDS = {
 AGENT_ROLES: dict[AgentName, tuple[str, ...]] = {
     "imagination": ("captioner", "imaginer_text", "imaginer_image"),
     "similarity": ("clip",),
-    "question": ("proposer", "evaluator_image", "evaluator_caption"),
+    "question": ("proposer", "evaluator_image", "evaluator_caption", "comparer"),
 }
 """The roles an agent needs filled."""
 
 SKILL_ROLES = {
     "caption": "captioner",
     "imagine_text": "imaginer_text",
+    "imagine_dialogue": "imaginer_text",
     "imagine_image": "imaginer_image",
     "propose": "proposer",
     "verify_image": "evaluator_image",
     "verify_caption": "evaluator_caption",
-    "compare": "evaluator_image",
+    "compare": "comparer",
 }
 """Whose model answers a skill's prompt."""
+
+ROLE_SETTINGS = {
+    "captioner": "captioner",
+    "imaginer_text": "llm",
+    "imaginer_image": "mllm",
+    "proposer": "llm",
+    "evaluator_image": "mllm",
+    "evaluator_caption": "llm",
+    "comparer": "evaluator",
+    "clip": "clip",
+}
+"""The setting that names a role's model where its profile leaves the checkpoint open."""
+
+DEFAULT_MLLM = ("OpenGVLab/InternVL3-8B-hf", "")
+DEFAULT_CLIP = ("ViT-B-32", "laion2b_s34b_b79k")
+"""(checkpoint, revision) where nothing else names one."""
+_NO_CHECKPOINT = frozenset({"zero_cost", "zero_cost_clip"})
 
 Model = LanguageModel | EmbeddingModel
 
 
 class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Role -> name of a model of the same profile; one model may fill several roles."""
+    """Role -> name of a model of the same profile; one model may fill several roles.
+
+    Attributes:
+        comparer: of stage 3; empty = the model that checks images.
+    """
 
     captioner: str
     imaginer_text: str
@@ -55,6 +77,7 @@ class Roles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluator_image: str
     evaluator_caption: str
     clip: str
+    comparer: str = ""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +87,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         backend: name of a shipped one, or "package.module:factory"; the factory is called with the
             checkpoint and revision (where given) and the options, all by keyword.
         checkpoint: a name the backend knows; when it begins with "." or "/", a folder, relative to
-            the profile's file.
+            the profile's file. Empty for a shipped engine = the settings name it (see `model_of`).
         revision: the backend's word for a version: a commit, a pretrained tag.
         options: whatever else the backend takes.
     """
@@ -76,17 +99,23 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Models for all roles. `prompts` is the name of a shipped prompt set, or a folder."""
+    """Models for all roles.
+
+    Attributes:
+        prompts: the name of a shipped prompt set, or a folder.
+        knobs: what runs with this profile have where their request says nothing.
+    """
 
     models: dict[str, ModelSpec]
     roles: Roles
     prompts: str = "standard"
+    knobs: dict[str, Any] = {}
     name: str = ""
     folder: Path = Path()
 
     def model_name(self, role: str) -> str:
         name: str = getattr(self.roles, role)
-        return name
+        return name or self.roles.evaluator_image
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -94,18 +123,11 @@ def load_profile(name_or_path: str) -> Profile:
 
     Raises: ConfigurationError: no such profile, an unknown field or backend, a role without model.
     """
-    path = PROFILES_FOLDER / f"{name_or_path}.toml"
-    if not path.is_file():
-        path = Path(name_or_path)
-    if not path.is_file():
-        shipped = ", ".join(sorted(found.stem for found in PROFILES_FOLDER.glob("*.toml")))
-        raise ConfigurationError(
-            f"no profile {name_or_path!r}: neither a TOML file nor one of those shipped ({shipped})"
-        )
+    path = find_profile(name_or_path)
+    fields = read_profile(path)
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
         profile = msgspec.convert({"name": path.stem, **fields, "folder": path.parent}, Profile)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise ConfigurationError(f"profile {path}: {error}. {_expected_fields()}") from error
     for role in Roles.__struct_fields__:
         if profile.model_name(role) not in profile.models:
@@ -122,18 +144,48 @@ def load_profile(name_or_path: str) -> Profile:
     return profile
 
 
-def load_models(profile: Profile, agents: Iterable[AgentName]) -> dict[str, Model]:
+def model_of(profile: Profile, role: str, settings: Settings) -> ModelSpec:
+    """The model of a role: the profile's checkpoint where it names one; else the role's setting
+    (XR_LLM, XR_MLLM, XR_CAPTIONER, XR_EVALUATOR, XR_CLIP); else, for all but the CLIP,
+    DEFAULT_MLLM_PATH; else the default.
+
+    A setting is "checkpoint" or "checkpoint@revision"; a folder begins with "." or "/".
+    """
+    spec = profile.models[profile.model_name(role)]
+    if spec.checkpoint or spec.backend in _NO_CHECKPOINT or ":" in spec.backend:
+        return spec
+    named: str = getattr(settings, ROLE_SETTINGS[role])
+    if not named and role != "clip":
+        named = settings.default_mllm_path
+    if named.startswith((".", "/")):
+        checkpoint, revision = str(Path(named).absolute()), ""
+    elif named:
+        checkpoint, _, revision = named.partition("@")
+    else:
+        checkpoint, revision = DEFAULT_CLIP if role == "clip" else DEFAULT_MLLM
+        revision = spec.revision or revision
+    return msgspec.structs.replace(spec, checkpoint=checkpoint, revision=revision)
+
+
+def load_models(
+    profile: Profile, agents: Iterable[AgentName], settings: Settings | None = None
+) -> dict[str, Model]:
     """Role -> model for the roles of these agents; each is loaded once, others not at all.
 
+    Args:
+        settings: name the models whose checkpoint the profile leaves open; None = the defaults.
     Raises: ConfigurationError: no such folder, or a backend that refuses an option or an import.
     """
     roles = [role for agent in agents for role in AGENT_ROLES[agent]]
-    loaded: dict[str, Model] = {}
+    loaded: dict[tuple[str, str, str], Model] = {}
+    models: dict[str, Model] = {}
     for role in roles:
-        name = profile.model_name(role)
-        if name not in loaded:
-            loaded[name] = _load_model(name, profile.models[name], profile.folder)
-    return {role: loaded[profile.model_name(role)] for role in roles}
+        name, spec = profile.model_name(role), model_of(profile, role, settings or Settings())
+        key = (name, spec.checkpoint, spec.revision)
+        if key not in loaded:
+            loaded[key] = _load_model(name, spec, profile.folder)
+        models[role] = loaded[key]
+    return models
 
 
 def _load_model(name: str, spec: ModelSpec, profile_folder: Path) -> Model:
@@ -183,4 +235,6 @@ def _check_arguments(
 def _expected_fields() -> str:
     models = ", ".join(ModelSpec.__struct_fields__)
     roles = ", ".join(Roles.__struct_fields__)
-    return f"A profile has `prompts`, [models.<name>] with {models}, and [roles] with {roles}"
+    return (
+        f"A profile has `prompts`, [models.<name>] with {models}, [roles] with {roles}, and [knobs]"
+    )

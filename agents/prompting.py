@@ -14,6 +14,7 @@ from shared.errors import ConfigurationError
 SKILLS = (
     "caption",
     "imagine_text",
+    "imagine_dialogue",
     "imagine_image",
     "propose",
     "verify_image",

@@ -32,6 +32,11 @@ def imagine_text_prompt(prompts: PromptSet, modification_text: str, description:
     )
 
 
+def imagine_dialogue_prompt(prompts: PromptSet, new_text: str, description: str) -> Prompt:
+    """A later round of a dialogue: what is known of the target so far, and what was said now."""
+    return _filled(prompts, "imagine_dialogue", modification_text=new_text, description=description)
+
+
 def imagine_image_prompt(
     prompts: PromptSet, modification_text: str, reference: ImageFile | None
 ) -> Prompt:

@@ -58,7 +58,7 @@ def _try(role: str, model: Model, prompts: PromptSet, image: ImageFile) -> objec
         outcomes = [*clip.embed_images([image]), *clip.embed_texts(["a red square"])]
         return next((o for o in outcomes if isinstance(o, ItemError)), None)
     language = cast(LanguageModel, model)
-    if role == "evaluator_image":
+    if role in ("evaluator_image", "comparer"):
         return language.choose([ChoiceRequest(verify_image_prompt(prompts, image, "Is it red?"))])[
             0
         ]

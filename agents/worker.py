@@ -8,14 +8,16 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from agents.backends.contract import EmbeddingModel, LanguageModel
+from agents.engine import Engine
+from agents.health import Health
 from agents.imagination.skills import ImaginationAgent
 from agents.profiles import AGENT_ROLES, SKILL_ROLES, Model, load_models, load_profile
 from agents.prompting import PromptSet, load_prompts
@@ -27,14 +29,16 @@ from shared.bus.connection import connect, wait_until_reachable
 from shared.bus.consumer import Consumer, EngineDeadError
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import AgentName, Result
+from shared.image_files import limit_pixels
 from shared.settings import Settings
+from shared.tasks import stop_tasks
 
 Answer = Callable[[Sequence[RequestMessage]], list[Result | Failure]]
 
 logger = logging.getLogger(__name__)
 
-_DEAD_ENGINE_ERRORS = {"AcceleratorError"}
-"""torch's name for a GPU context that is lost for good; torch itself is not imported here."""
+_HAND_BACK_WITHIN_S = 2.0
+_LONGEST_CANARY_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,24 @@ class ServedAgent:
     identity: str
 
 
-def prepare_agents(names: Sequence[AgentName], settings: Settings) -> list[ServedAgent]:
+@dataclass(frozen=True)
+class PreparedAgents:
+    """The agents of this process; `canary` sends a real item through every model of theirs."""
+
+    agents: list[ServedAgent]
+    canary: Callable[[], None]
+
+
+def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAgents:
     """Load the models of these agents, every one once, and send a real item through each.
 
     Raises: ConfigurationError: the profile, its prompts or a model can't be used.
     """
+    limit_pixels(settings.max_pixels)
     profile = load_profile(settings.profile)
     prompts = load_prompts(profile.prompts)
     started = time.monotonic()
-    models = load_models(profile, names)
+    models = load_models(profile, names, settings)
     loaded = time.monotonic()
     warm_up(models, prompts)
     logger.info(
@@ -63,7 +76,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> list[Serve
     )  # fmt: skip
     galleries = Galleries(settings.galleries_folder)
     databases = Databases(settings.image_db_folder)
-    return [
+    served = [
         ServedAgent(
             name,
             _answer(name, models, prompts, galleries, databases),
@@ -71,6 +84,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> list[Serve
         )
         for name in names
     ]
+    return PreparedAgents(served, lambda: warm_up(models, prompts))
 
 
 def agent_identity(
@@ -90,43 +104,48 @@ def agent_identity(
 
 
 async def serve(
-    agents: Sequence[ServedAgent],
+    prepared: PreparedAgents,
     settings: Settings,
     stop: asyncio.Event,
-    compute: ThreadPoolExecutor,
-) -> None:
+    engine: Engine,
+    health: Health,
+) -> bool:
     """Consume the requests of these agents until `stop` is set; the batches in hand are finished.
 
-    Args:
-        compute: one thread, as models aren't re-entrant; shared by all agents of the process.
+    Returns: false when they were not within XR_GRACE_S, and handed back.
     Raises: whatever ends a consumer: the process is of no use then.
     """
     redis = connect(settings.redis_url)
     try:
         if not await _reachable(redis, stop):
-            return
+            return True
         worker = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
         consumers = [
             Consumer(
                 redis,
                 agent.name,
-                _handler(agent, compute),
+                _handler(agent, engine),
                 worker=worker,
                 max_batch=settings.max_batch,
                 max_wait_ms=settings.max_wait_ms,
                 lease_s=settings.lease_s,
                 max_deliveries=settings.max_deliveries,
                 identity=agent.identity,
+                is_ready=lambda: not health.why_model_not_ready(),
             )
-            for agent in agents
+            for agent in prepared.agents
         ]
-        logger.info("serving %s as %s", ", ".join(agent.name for agent in agents), worker)
-        await _run_until(stop, consumers)
+        engine.passed()  # warm-up was the first real item
+        names = ", ".join(agent.name for agent in prepared.agents)
+        logger.info("serving %s as %s", names, worker)
+        proving = _keep_proving(engine, prepared.canary, settings.canary_s)
+        drained = await _run_until(stop, consumers, proving, health, settings.grace_s)
         logger.info(
             "stopped after %d requests, %d of them failed",
             sum(consumer.messages for consumer in consumers),
             sum(consumer.failures for consumer in consumers),
         )
+        return drained
     finally:
         await redis.aclose()
 
@@ -144,39 +163,76 @@ async def _reachable(redis: Redis, stop: asyncio.Event) -> bool:
     return False
 
 
-async def _run_until(stop: asyncio.Event, consumers: Sequence[Consumer]) -> None:
+async def _run_until(
+    stop: asyncio.Event,
+    consumers: Sequence[Consumer],
+    proving: Coroutine[None, None, None],
+    health: Health,
+    grace_s: float,
+) -> bool:
+    """Whether the batches in hand were finished, rather than handed back after `grace_s`."""
     runs = [asyncio.create_task(consumer.run()) for consumer in consumers]
     stopping = asyncio.create_task(stop.wait())
-    # A consumer that returns or raises before `stop` ends the process, whatever the others do.
-    await asyncio.wait({*runs, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    canaries = asyncio.create_task(proving)
+    health.serving(consumers, runs)
+    # What ends before `stop` ends the process, whatever the others do.
+    await asyncio.wait({*runs, stopping, canaries}, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         logger.info("draining %d requests", sum(consumer.in_flight for consumer in consumers))
+    health.stopping()
     stopping.cancel()
     for consumer in consumers:
         consumer.stop()
-    outcomes = await asyncio.gather(*runs, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
+    _, unfinished = await asyncio.wait(runs, timeout=grace_s)
+    if unfinished:
+        await _hand_back(consumers)
+    await stop_tasks([canaries, *unfinished])
+    for task in (*runs, canaries):
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    return not unfinished
+
+
+async def _hand_back(consumers: Sequence[Consumer]) -> None:
+    for consumer in consumers:
+        try:
+            async with asyncio.timeout(_HAND_BACK_WITHIN_S):
+                await consumer.hand_back()
+        except (RedisError, TimeoutError) as error:
+            logger.warning("%s: not handed back, leases will lapse: %s", consumer.name, error)
+
+
+async def _keep_proving(engine: Engine, canary: Callable[[], None], every_s: float) -> None:
+    """An idle engine gets a canary item now and then, so that its health is known.
+
+    Raises: EngineDeadError: the canary found it so.
+    """
+    while every_s:
+        await asyncio.sleep(min(every_s / 4, _LONGEST_CANARY_PAUSE_S))
+        if engine.busy_for_s or engine.idle_for_s < every_s:
+            continue
+        try:
+            await engine.run(canary)
+        except EngineDeadError:
+            raise
+        except Exception as error:
+            logger.error("the canary item does not pass the model: %s", error)
+        else:
+            engine.passed()
+    await asyncio.Event().wait()  # nobody looks: as if it always passed
 
 
 def _handler(
-    agent: ServedAgent, compute: ThreadPoolExecutor
-) -> Callable[[Sequence[RequestMessage]], asyncio.Future[list[Result | Failure]]]:
-    def answer(messages: Sequence[RequestMessage]) -> list[Result | Failure]:
+    agent: ServedAgent, engine: Engine
+) -> Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Result | Failure]]]:
+    async def handle(messages: Sequence[RequestMessage]) -> Sequence[Result | Failure]:
         started = time.monotonic()
-        try:
-            answers = agent.answer(messages)
-        except Exception as error:
-            if type(error).__name__ in _DEAD_ENGINE_ERRORS:
-                raise EngineDeadError(str(error)) from error
-            raise
+        answers = await engine.run(agent.answer, messages)
+        if any(not isinstance(answer, Failure) for answer in answers):
+            engine.passed()
         elapsed_ms = (time.monotonic() - started) * 1000
         logger.debug("%s answered %d requests in %.1f ms", agent.name, len(messages), elapsed_ms)
         return answers
-
-    def handle(messages: Sequence[RequestMessage]) -> asyncio.Future[list[Result | Failure]]:
-        return asyncio.get_running_loop().run_in_executor(compute, answer, messages)
 
     return handle
 

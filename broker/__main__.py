@@ -8,9 +8,12 @@ import logging
 import socket
 import sys
 
+from redis.exceptions import RedisError
+
 from broker.rq_worker import BenchmarkWorker, connect_sync
 from shared.bus.connection import connect, wait_until_reachable
 from shared.errors import ConfigurationError
+from shared.image_files import limit_pixels
 from shared.settings import Settings, load_settings
 
 logger = logging.getLogger("broker")
@@ -28,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
         logger.info("settings %s", settings.masked())
+        limit_pixels(settings.max_pixels)
         return serve(settings, burst=options.burst)
     except ConfigurationError as error:
         print(f"broker: {error}", file=sys.stderr)
@@ -37,16 +41,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def serve(settings: Settings, burst: bool = False) -> int:
-    """Wait for Redis, then work. SIGTERM: the run under way is queued again, then this returns."""
+    """Wait for Redis, then work. SIGTERM: the run under way is queued again, then this returns.
+
+    Returns: 0, or 1 when the work ended though nobody asked for it (the log says why).
+    """
     asyncio.run(_wait_for_redis(settings))
     redis = connect_sync(settings.redis_url)
     try:
-        BenchmarkWorker(redis, name=settings.worker_name or socket.gethostname()).work(
-            burst=burst, logging_level=settings.log_level.upper()
-        )
+        worker = BenchmarkWorker(redis, name=settings.worker_name or socket.gethostname())
+        worker.work(burst=burst, logging_level=settings.log_level.upper())
+    except RedisError as error:
+        logger.error("Redis does not answer, so this coordinator ends: %s", error)
+        return 1
     finally:
         redis.close()
-    return 0
+    return 0 if burst or worker.told_to_stop else 1
 
 
 async def _wait_for_redis(settings: Settings) -> None:

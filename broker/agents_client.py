@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,11 @@ class Bus(Protocol):
     @property
     def reply_to(self) -> str:
         """The Redis list on which this client receives."""
+        ...
+
+    @property
+    def outages(self) -> int:
+        """How often the bus came back after it was away; what was under way may be lost."""
         ...
 
     async def send(self, requests: Sequence[RequestMessage], priority: Priority = "lo") -> None:
@@ -79,7 +85,8 @@ class AgentsClient:
 
     Requests issued in the same tick of the event loop leave in one `send`. A request without an
     answer after `ask_timeout_s` is asked again under the same id (Redis may have lost it), at most
-    `ask_attempts` times in all; a second answer to an id is counted and ignored.
+    `ask_attempts` times in all; after an outage of Redis everything is asked again at once, which
+    is nobody's failed attempt. A second answer to an id is counted and ignored.
 
     Attributes:
         duplicates: replies ignored because nobody waited for their id (any more).
@@ -135,19 +142,28 @@ class AgentsClient:
             TransientError: no answer, or only retryable failures, after all attempts.
             ValueError: this very request is under way already.
         """
+        patience_s = self._settings.ask_timeout_s * self._settings.ask_attempts
+        return await self._ask(2 * patience_s, query_id, step, part, body)
+
+    def within(self, expires_after_s: float) -> Ask:
+        """`ask` for somebody who waits so long and no longer: agents then leave it unworked."""
+        return functools.partial(self._ask, expires_after_s)
+
+    async def _ask(
+        self, expires_after_s: float, query_id: str, step: str, part: str, body: Request
+    ) -> Result:
         if self._broken is not None:
             raise AgentsUnreachableError(f"the connection to the agents broke: {self._broken}")
         message_id = f"{self._tag}/{query_id}/{step}/{part}"
         if message_id in self._pending:
             raise ValueError(f"{message_id} is under way already: name the parts of a step apart")
-        patience_s = self._settings.ask_timeout_s * self._settings.ask_attempts
         request = RequestMessage(
             message_id=message_id,
             job_id=self._tag,
             query_id=query_id,
             reply_to=self._bus.reply_to,
             body=body,
-            deadline_s=time.time() + 2 * patience_s,  # clocks of machines differ
+            expires_after_s=expires_after_s,
         )
         pending = _Pending(request, asyncio.get_running_loop().create_future())
         self._pending[message_id] = pending
@@ -188,6 +204,7 @@ class AgentsClient:
         listen_s = min(_LONGEST_LISTEN_S, self._settings.ask_timeout_s / 4)
         next_sweep = self._clock() + listen_s
         back_off_s = _FIRST_BACK_OFF_S
+        outages = self._bus.outages
         while True:
             try:
                 replies = await self._bus.receive(listen_s)
@@ -199,11 +216,23 @@ class AgentsClient:
             back_off_s = _FIRST_BACK_OFF_S
             for reply in replies:
                 self._settle(reply)
+            if self._bus.outages != outages:
+                outages = self._bus.outages
+                self._ask_everything_again()
             now = self._clock()
             if now >= next_sweep:
                 next_sweep = now + listen_s
                 for pending in [late for late in self._pending.values() if late.due <= now]:
                     self._ask_again(pending, "no answer", after_s=0.0)
+
+    def _ask_everything_again(self) -> None:
+        sent = [pending for pending in self._pending.values() if pending.due < float("inf")]
+        if sent:
+            logger.warning("Redis was away: %d requests under way are asked again", len(sent))
+        for pending in sent:
+            self.asked_again += 1
+            pending.due = float("inf")
+            self._post(pending)
 
     def _settle(self, reply: ReplyMessage) -> None:
         pending = self._pending.get(reply.message_id)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from shared.bus.records import LiveAgent
@@ -21,6 +21,14 @@ Identity = dict[str, Any]
 ReadRoster = Callable[[], Awaitable[Sequence[LiveAgent]]]
 
 _PROMPT_DIGEST = "prompt."
+_ROLE_SKILLS: dict[str, dict[str, tuple[str, ...]]] = {
+    "llm": {"imagination": ("imagine_text",), "question": ("propose", "verify_caption")},
+    "mllm": {"imagination": ("imagine_image",), "question": ("verify_image",)},
+    "captioner": {"imagination": ("caption",)},
+    "evaluator": {"question": ("compare",)},
+    "clip": {"similarity": ("embeddings",)},
+}
+"""The knob that names a role's model -> agent -> the skills that model has."""
 
 
 def agents_needed(knobs: Knobs) -> tuple[AgentName, ...]:
@@ -34,17 +42,18 @@ async def wait_for_agents(
     needed: Collection[str],
     tell: Callable[[str], None],
     *,
+    knobs: Knobs | None = None,
     poll_s: float = 0.5,
     mixture_patience_s: float = 15.0,
 ) -> dict[str, Identity]:
     """Wait until every agent type has a live worker; the identity of each type.
 
-    A mixture of identities is waited out for a while (old workers' heartbeats outlive them by
-    seconds), then refused.
+    A mixture of identities, and models that are not those the knobs name, are waited out for a
+    while (old workers' heartbeats outlive them by seconds), then refused.
 
     Args:
         tell: called with what is being waited for, each time that changes.
-    Raises: PermanentError: workers of one type serve different models.
+    Raises: PermanentError: workers of one type serve different models, or other ones than asked.
     """
     told = ""
     mixed_since: float | None = None
@@ -56,9 +65,13 @@ async def wait_for_agents(
             logger.info(message)
             tell(message)
             told = message
-        mixture = describe_mixture(roster, needed)
+        identities = identities_of(roster, needed)
+        mixture = describe_mixture(roster, needed) or describe_other_models(identities, knobs)
+        if mixture and mixture != told:
+            tell(mixture)
+            told = mixture
         if not mixture and not missing:
-            return identities_of(roster, needed)
+            return identities
         mixed_since = (mixed_since or time.monotonic()) if mixture else None
         if mixed_since is not None and time.monotonic() - mixed_since > mixture_patience_s:
             raise PermanentError(mixture)
@@ -90,6 +103,45 @@ def describe_mixture(roster: Iterable[LiveAgent], needed: Collection[str]) -> st
                 f"results would be a mixture; stop the ones that are not meant"
             )
     return ""
+
+
+def describe_other_models(identities: Mapping[str, Identity], knobs: Knobs | None) -> str:
+    """Empty, or which of the models that the knobs name is not the one that is served."""
+    for role, agents in _ROLE_SKILLS.items():
+        wanted = getattr(knobs, role) if knobs is not None else ""
+        for agent, skills in agents.items():
+            for skill in skills if wanted and agent in identities else ():
+                served = _served(identities[agent], skill)
+                if not _is_the_same(wanted, served):
+                    return (
+                        f"{role} is {wanted!r}, but the {agent} agent serves {skill} with"
+                        f" {served or 'a model it does not name'}: start agents with that model"
+                        f" (XR_{role.upper()}, or a profile that names it), or leave {role} out"
+                    )
+    return ""
+
+
+def _served(identity: Identity, skill: str) -> str:
+    """The model of a skill as "checkpoint@revision"; the similarity agent has one for all."""
+    prompt = str(identity.get(f"{_PROMPT_DIGEST}{skill}", ""))
+    if prompt:
+        return prompt.rpartition(" to ")[2].partition(":")[2].removesuffix("@")
+    revision = identity.get("revision", "")
+    return f"{identity.get('checkpoint', '')}{'@' if revision else ''}{revision}"
+
+
+def _is_the_same(wanted: str, served: str) -> bool:
+    """Whether a name or folder, with or without a revision, means the checkpoint that is served.
+
+    A folder is compared by its own name, as agents tell no more of it; so is a name that was
+    given without its organization.
+    """
+    name, _, revision = wanted.partition("@")
+    checkpoint, _, version = served.partition("@")
+    folders = name.startswith((".", "/")) or "/" not in name or "/" not in checkpoint
+    if folders:
+        name, checkpoint = name.rstrip("/").rpartition("/")[2], checkpoint.rpartition("/")[2]
+    return name == checkpoint and (not revision or revision == version)
 
 
 def identity_fields(identity: str | Identity) -> Identity:

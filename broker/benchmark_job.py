@@ -13,28 +13,18 @@ from rq.job import Job
 
 from broker.benchmark_run import coordinate
 from shared.bus.connection import connect, wait_until_reachable
-from shared.errors import PermanentError
 from shared.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
-
-FUNCTION = "broker.benchmark_job.run_benchmark"
-"""How RQ finds the job's function."""
 
 
 def run_benchmark(run_id: str) -> dict[str, Any]:
     """Bring a run to its end; RQ calls this in a process of its own.
 
     Returns: what `rq info` and the job's result show: state, counts.
-    Raises: PermanentError: RQ is told not to try again. TransientError: RQ tries again.
+    Raises: PermanentError: it is not tried again. TransientError: it is (`BenchmarkWorker`).
     """
-    job = get_current_job()
-    try:
-        status = asyncio.run(_coordinate(run_id, load_settings(), job))
-    except PermanentError:
-        if job is not None:
-            job.retries_left = 0
-        raise
+    status = asyncio.run(_coordinate(run_id, load_settings(), get_current_job()))
     return {"run_id": run_id, "state": status.get("state"), "counts": status.get("counts", {})}
 
 
@@ -43,7 +33,7 @@ async def _coordinate(run_id: str, settings: Settings, job: Job | None) -> dict[
         if job is not None:
             job.meta.update(status)
             try:
-                await asyncio.to_thread(job.save_meta)
+                await asyncio.to_thread(_save_progress, job)
             except RedisError as error:
                 logger.warning("the job's progress cannot be saved: %s", error)
 
@@ -53,3 +43,9 @@ async def _coordinate(run_id: str, settings: Settings, job: Job | None) -> dict[
         return await coordinate(run_id, settings, redis, publish)
     finally:
         await redis.aclose()
+
+
+def _save_progress(job: Job) -> None:
+    """Of a job that Redis has lost (it was emptied) nothing is made anew but its run's status."""
+    if Job.exists(job.id, connection=job.connection):
+        job.save_meta()

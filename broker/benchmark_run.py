@@ -5,57 +5,71 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from broker.agents_client import AgentsClient, tag_of
+from broker.agents_client import AgentsClient, Ask, tag_of
 from broker.agents_roster import (
     agents_needed,
-    captioner_identity,
     describe_mixture,
     wait_for_agents,
 )
-from broker.coordinator import SearchSpace, answer_query
-from broker.evaluation import count, evaluate_run, predictions, rank_run, table
-from broker.image_index import build_image_database
-from broker.manifest import BINDING, describe_run
+from broker.coordinator import SearchSpace, query_answerer
+from broker.evaluation import count
+from broker.image_index import INDEX_AGENTS, build_image_database, writer_for
+from broker.manifest import BINDING, commit, describe_run, versions
 from broker.query_state import QueryState
 from broker.query_window import run_queries
-from broker.run_keys import cancel_key
+from broker.restoring import answers_of, check_surroundings, restored
+from broker.run_guards import (
+    CancelledRun,
+    InterruptedRunError,
+    Parent,
+    sigterm_as_event,
+    under_guard,
+    until_cancelled,
+)
 from broker.run_lease import LeaseLostError, RunLease
-from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING, Publish, RunStatus
-from broker.run_store import LOG, STATUS, RunStore, change_status, read_json
-from shared import knobs as knobs_module
+from broker.run_results import RunQuestions, write_results
+from broker.run_status import (
+    CANCELLED,
+    FAILED,
+    FINISHED,
+    OVER,
+    QUEUED,
+    RUNNING,
+    Publish,
+    RunStatus,
+    say_failed,
+)
+from broker.run_store import (
+    LOG,
+    MANIFEST,
+    STATUS,
+    RunStore,
+    clear_about_the_disk,
+    read_json,
+    run_folder,
+)
 from shared.bus import keys
 from shared.bus.client import BusClient
 from shared.datasets import Query, load_dataset
-from shared.errors import PermanentError, TransientError
+from shared.errors import PermanentError
 from shared.galleries import Gallery, write_gallery
-from shared.image_database import ImageDatabase
-from shared.image_database_writer import ImageDatabaseWriter
+from shared.image_database import ImageDatabase, is_finished, open_image_database
+from shared.knobs import resolve
+from shared.profile_files import profile_knobs
 from shared.settings import Settings
-from shared.tasks import stop_tasks
 
 logger = logging.getLogger(__name__)
 
 _PUBLISH_INTERVAL_S = 0.5
-_CANCEL_INTERVAL_S = 0.4
 _ROSTER_INTERVAL_S = 5.0
-_ORPHAN_INTERVAL_S = 1.0
 _LAST_WORDS_S = 2.0
-
-
-class InterruptedRunError(TransientError):
-    """The process was asked to stop; the run goes on where it was when it is picked up again."""
-
-
-class _Cancelled(Exception):  # noqa: N818 - control flow, not an error
-    """Somebody cancelled the run."""
 
 
 async def coordinate(
@@ -78,25 +92,33 @@ async def coordinate(
         PermanentError: trying again cannot help; the status says "failed".
         TransientError: the run can be taken up again (`LeaseLostError`: somebody else has).
     """
-    lease = RunLease(redis, run_id, lease_s)
+    lease, parent = RunLease(redis, run_id, lease_s), Parent()
+
+    def status() -> dict[str, Any]:
+        return read_json(settings.runs_folder, run_id, STATUS) or {}
 
     async def is_over() -> bool:
-        status = read_json(settings.runs_folder, run_id, STATUS)
-        return status is not None and status.get("state") in OVER
+        return status().get("state") in OVER
 
-    epoch = await lease.acquire(is_over)
-    try:
-        if epoch is None or await is_over():  # RQ may start a job again that had just ended
-            return read_json(settings.runs_folder, run_id, STATUS) or {}
+    async with sigterm_as_event() as terminated:
         try:
-            run = _Run(run_id, epoch, settings, redis, lease, publish)
-        except PermanentError as error:  # what is there of the run cannot be read
-            change_status(settings.runs_folder, run_id, state=FAILED, error=str(error))
-            raise
-        return await run.to_its_end()
-    finally:
-        with contextlib.suppress(RedisError):
-            await lease.release()
+            epoch = await under_guard(
+                lease.acquire(is_over, lambda: int(status().get("owner", 0))),
+                [parent.until_told_to_stop(terminated)],
+            )
+            if epoch is None or await is_over():  # RQ may start a job again that had just ended
+                return status()
+            try:
+                folder = run_folder(settings.runs_folder, run_id)
+                with clear_about_the_disk(folder, run_id):
+                    run = _Run(run_id, epoch, settings, redis, lease, publish)
+            except PermanentError as error:  # what is there of the run cannot be read
+                await say_failed(redis, settings.runs_folder, run_id, str(error))
+                raise
+            return await run.to_its_end(parent.until_told_to_stop(terminated))
+        finally:
+            with contextlib.suppress(RedisError):
+                await lease.release()
 
 
 class _Run:
@@ -117,30 +139,36 @@ class _Run:
         self._status = RunStatus(self._store, epoch, redis, publish)
         self._progress = self._status.progress
         self._needed: tuple[str, ...] = ()
+        self._questions: RunQuestions | None = None
         self._bus = BusClient(
             redis, keys.reply(tag_of(run_id, epoch)), queue_limit=settings.queue_limit
         )
 
-    async def to_its_end(self) -> dict[str, Any]:
+    async def to_its_end(self, until_told_to_stop: Coroutine[Any, Any, None]) -> dict[str, Any]:
         with _log_into(self._store, self._settings.log_level):
             try:
-                return await self._to_its_end()
+                return await self._to_its_end(until_told_to_stop)
             finally:
                 await self._store.close()
                 with contextlib.suppress(RedisError):
                     await self._bus.aclose()
 
-    async def _to_its_end(self) -> dict[str, Any]:
-        logger.info("run %s, owner number %d", self._run_id, self._epoch)
+    async def _to_its_end(self, until_told_to_stop: Coroutine[Any, Any, None]) -> dict[str, Any]:
+        program = f"version {versions().get('xr-retrieval', '?')}, commit {commit() or '?'}"
+        logger.info("run %s, owner number %d: %s", self._run_id, self._epoch, program)
+        guards = [
+            self._lease.keep(),
+            until_cancelled(self._redis, self._run_id),
+            until_told_to_stop,
+            self._watch_the_agents(),
+            self._keep_publishing(),
+        ]
         try:
-            if self._epoch > 1:  # the former owner is dead: what it queued is waste
-                await self._bus.cancel(tag_of(self._run_id, self._epoch - 1))
-            await self._status.tell(RUNNING)
-            await self._work_under_guard()
-        except _Cancelled:
-            logger.info("run %s was cancelled", self._run_id)
-            await self._bus.cancel(tag_of(self._run_id, self._epoch))
-            return await self._status.tell(CANCELLED)
+            with clear_about_the_disk(self._store.folder, self._run_id):
+                await under_guard(self._begin_and_work(), guards)
+                return await self._status.tell(FINISHED)
+        except CancelledRun:
+            return await self._stop_for_good()
         except LeaseLostError:
             raise  # the run is somebody else's: not a word about it
         except InterruptedRunError as error:
@@ -149,39 +177,27 @@ class _Run:
             raise
         except PermanentError as error:
             logger.error("run %s failed: %s", self._run_id, error)
-            await self._status.tell(FAILED, str(error))
+            await self._last_words(FAILED, str(error))
             raise
         except Exception as error:
             logger.exception("run %s stopped", self._run_id)
-            await self._status.tell(QUEUED, f"{type(error).__name__}: {error}")
+            await self._last_words(QUEUED, f"{type(error).__name__}: {error}")
             raise
-        return await self._status.tell(FINISHED)
 
-    async def _work_under_guard(self) -> None:
-        """Work while the lease is ours, nobody cancels, and the models stay the same."""
-        guards = [
-            self._lease.keep(),
-            self._wait_for_cancellation(),
-            self._wait_for_a_signal(),
-            self._watch_the_agents(),
-            self._keep_publishing(),
-        ]
-        tasks = [asyncio.create_task(guard) for guard in guards]
-        work = asyncio.create_task(self._work())
-        try:
-            await asyncio.wait({work, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-            for guard in tasks:
-                if guard.done():
-                    guard.result()
-            await work
-        finally:
-            await stop_tasks((work, *tasks))
+    async def _begin_and_work(self) -> None:
+        if self._epoch > 1:  # the former owner is dead: what it queued is waste
+            await self._bus.cancel(tag_of(self._run_id, self._epoch - 1))
+        await self._status.tell(RUNNING)
+        await self._work()
 
     # --- the work ---------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         settings, request = self._settings, self._store.request
-        knobs = knobs_module.from_mapping(request.knobs)
+        knobs = resolve(
+            request.knobs, profile_knobs(request.profile or settings.profile), settings.seed
+        )
+        recorded = restored(settings, request, knobs)
         self._progress.begin("gallery", 0)
         benchmark = await asyncio.to_thread(
             load_dataset, request.dataset, request.split, settings.data_root
@@ -193,36 +209,47 @@ class _Run:
             benchmark.images,
             benchmark.searchable,
             lambda done, total: self._progress.update(done, total, 0),
+            read_again=request.read_images_again,
         )
         self._progress.update(len(gallery), len(gallery), len(gallery.failures))
+        # The gallery has the listing on the disk: it need not stay in memory as well.
+        benchmark = msgspec.structs.replace(benchmark, images=())
+        self._questions = RunQuestions(benchmark, queries, gallery, knobs)
 
         self._progress.begin("agents", 1)
-        needed = agents_needed(knobs)
-        identities = await wait_for_agents(self._bus.live_agents, needed, self._status.say)
+        needed = INDEX_AGENTS if request.index_only else agents_needed(knobs)
+        identities = await wait_for_agents(
+            self._bus.live_agents, needed, self._status.say, knobs=knobs
+        )
         self._status.say("")
         self._needed = needed
         self._progress.update(1, 1, 0)
 
         async with AgentsClient(self._bus, self._run_id, self._epoch, settings) as agents:
-            database = await self._image_database(gallery, identities, agents)
-            self._store.keep_manifest(
-                describe_run(
-                    request,
-                    benchmark,
-                    len(queries),
-                    knobs,
-                    settings,
-                    identities,
-                    {
-                        "key": gallery.key,
-                        "images": len(gallery),
-                        "searchable": gallery.searchable,
-                        "failed_images": len(gallery.failures),
-                    },
-                    {"key": database.key, "failed_rows": len(database.failures)},
-                ),
-                BINDING,
+            database = await self._image_database(gallery, benchmark.captions, identities, agents)
+            manifest = describe_run(
+                request,
+                benchmark,
+                len(queries),
+                knobs,
+                settings,
+                identities,
+                {
+                    "key": gallery.key,
+                    "images": len(gallery),
+                    "searchable": gallery.searchable,
+                    "failed_images": len(gallery.failures),
+                },
+                {"key": database.key, "failed_rows": len(database.failures)},
             )
+            ask: Ask = agents.ask
+            if recorded is not None:
+                check_surroundings(recorded, request.skip_stages, manifest)
+                ask = answers_of(recorded, request.skip_stages, agents.ask)
+            self._store.keep_manifest(manifest, BINDING)
+            if request.index_only:
+                self._end_with(database)
+                return
             space = SearchSpace(
                 gallery=gallery.key,
                 database=database.key,
@@ -231,50 +258,76 @@ class _Run:
                 exclude_reference=benchmark.protocol.exclude_reference,
                 verify_chunk=settings.verify_chunk,
             )
-            await self._answer(queries, lambda query: answer_query(query, agents.ask, space, knobs))
+            answer = query_answerer(queries, self._store.states, ask, space, knobs)
+            await self._answer(queries, answer)
             logger.info(
                 "%d requests asked again, %d replies ignored", agents.asked_again, agents.duplicates
             )
 
         self._progress.begin("evaluation", 1)
-        states, image_id = self._store.states, gallery.image_ids.__getitem__
-        rankings = await asyncio.to_thread(rank_run, states, knobs)
-        evaluation = await asyncio.to_thread(
-            evaluate_run, benchmark, queries, states, rankings, knobs, image_id
-        )
-        shown = table(f"{self._run_id}: {benchmark.name} {benchmark.split}", evaluation)
-        lines = predictions(queries, states, rankings, knobs, image_id)
-        await asyncio.to_thread(self._store.finish, lines, evaluation, shown)
-        logger.info("metrics\n%s", shown)
+        await self._write_results(self._questions)
         self._progress.update(1, 1, 0)
         self._progress.begin(
             "done", len(queries), len(queries), self._status.counts.get("failed", 0)
         )
         self._progress.end()
 
+    async def _write_results(self, asked: RunQuestions, partial: bool = False) -> None:
+        """Predictions and metrics of all queries, or, `partial`, of those that are answered."""
+        logger.info(
+            "metrics\n%s", await asyncio.to_thread(write_results, self._store, asked, partial)
+        )
+
     async def _image_database(
-        self, gallery: Gallery, identities: Mapping[str, Mapping[str, Any]], agents: AgentsClient
+        self,
+        gallery: Gallery,
+        captions: Mapping[str, str],
+        identities: Mapping[str, Mapping[str, Any]],
+        agents: AgentsClient,
     ) -> ImageDatabase:
         self._progress.begin("image_database", len(gallery))
-        writer = ImageDatabaseWriter(
-            self._settings.image_db_folder,
-            gallery,
-            captioner_identity(dict(identities["imagination"])),
-            dict(identities["similarity"]),
-        )
-        database = await build_image_database(gallery, agents.ask, writer, self._progress.update)
+        database = await asyncio.to_thread(self._recorded_database)
+        if database is None:
+            writer = await asyncio.to_thread(
+                writer_for,
+                self._settings.image_db_folder,
+                gallery,
+                captions,
+                identities,
+                self._store.request.retry_failed,
+            )
+            database = await build_image_database(
+                gallery, agents.ask, writer, self._progress.update, captions
+            )
         failed = len({failure.row for failure in database.failures})
         self._progress.update(len(gallery), len(gallery), failed)
         for failure in database.failures:
             logger.warning("image %s, %s: %s", failure.image_id, failure.step, failure.reason)
         return database
 
+    def _recorded_database(self) -> ImageDatabase | None:
+        """What the run has begun with, which it keeps though there may be a newer version."""
+        former = read_json(self._settings.runs_folder, self._run_id, MANIFEST) or {}
+        key = former.get("database", {}).get("key", "")
+        folder = self._settings.image_db_folder
+        if not key or not self._store.states or not is_finished(folder, key):
+            return None
+        return open_image_database(folder, key)
+
+    def _end_with(self, database: ImageDatabase) -> None:
+        """The end of a run that only builds the image database."""
+        images, failed = len(database), len({failure.row for failure in database.failures})
+        self._status.counts = {"images": images, "failed_images": failed}
+        self._status.say(f"image database {database.key}")
+        self._progress.begin("done", images, images, failed)
+        self._progress.end()
+
     async def _answer(
         self, queries: tuple[Query, ...], answer: Callable[[Query], Awaitable[QueryState]]
     ) -> None:
         finished = self._store.finished_ids()
         waiting = [query for query in queries if query.query_id not in finished]
-        self._status.counts = count(queries, self._store.states)
+        self._status.counts = await asyncio.to_thread(count, queries, self._store.states)
         done = len(queries) - len(waiting)
         failed = sum(
             state.status == "failed" and not state.unanswered
@@ -292,31 +345,43 @@ class _Run:
         await run_queries(
             waiting, self._settings.window, answer, self._store.record, tell, asyncio.Event()
         )
-        self._status.counts = count(queries, self._store.states)
+        self._status.counts = await asyncio.to_thread(count, queries, self._store.states)
+
+    # --- ends -------------------------------------------------------------------------------------
+
+    async def _stop_for_good(self) -> dict[str, Any]:
+        """Somebody cancelled: say so at once, then write down what there is."""
+        logger.info("run %s was cancelled", self._run_id)
+        await self._bus.cancel(tag_of(self._run_id, self._epoch))
+        asked, states = self._questions, self._store.states
+        if asked is not None:
+            answered = len(states)
+            self._status.counts = {
+                "queries": len(asked.queries),
+                "answered": answered,
+                "missing": len(asked.queries) - answered,
+            }
+        status = await self._last_words(CANCELLED)
+        if asked is not None and states:
+            try:  # whoever resumes the run waits until the lease is given back
+                await under_guard(self._write_results(asked, partial=True), [self._lease.keep()])
+            except Exception:
+                logger.exception("the partial results of run %s cannot be written", self._run_id)
+        return status
+
+    async def _last_words(self, state: str, error: str = "") -> dict[str, Any]:
+        """Tell how it ends, if only Redis, should the disk take no more."""
+        with contextlib.suppress(OSError):
+            return await self._status.tell(state, error)
+        logger.error("%s: status.json cannot be written; the run is %s", self._store.folder, state)
+        return self._status.as_of(state, error)
 
     async def _give_back(self, reason: str) -> None:
         """Let the next owner begin without this one's messages in its way."""
-        await self._status.tell(QUEUED, reason)
+        await self._last_words(QUEUED, reason)
         await self._bus.cancel(tag_of(self._run_id, self._epoch))
 
     # --- the guards -------------------------------------------------------------------------------
-
-    async def _wait_for_cancellation(self) -> None:
-        while True:
-            with contextlib.suppress(RedisError):
-                if await self._redis.get(cancel_key(self._run_id)) is not None:
-                    raise _Cancelled
-            await asyncio.sleep(_CANCEL_INTERVAL_S)
-
-    async def _wait_for_a_signal(self) -> None:
-        """SIGTERM, or the death of the worker process that renews the lease of our job."""
-        parent = os.getppid()
-        async with _terminated() as terminated:
-            while os.getppid() == parent:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(terminated.wait(), _ORPHAN_INTERVAL_S)
-                    break
-        raise InterruptedRunError("the coordinator was asked to stop; the run goes on later")
 
     async def _watch_the_agents(self) -> None:
         """A worker with another model that joins halfway would make the run a mixture."""
@@ -335,26 +400,15 @@ class _Run:
             await self._status.publish(RUNNING)
 
 
-@contextlib.asynccontextmanager
-async def _terminated() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGTERM sets, where this loop may handle signals."""
-    event = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    try:
-        loop.add_signal_handler(signal.SIGTERM, event.set)
-    except (RuntimeError, ValueError, NotImplementedError):  # not the main thread
-        yield event
-        return
-    try:
-        yield event
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-
-
 @contextlib.contextmanager
 def _log_into(store: RunStore, level: str) -> Iterator[None]:
     """Whatever is logged meanwhile also goes into the run's log.txt."""
-    handler = logging.FileHandler(store.folder / LOG, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(store.folder / LOG, encoding="utf-8")
+    except OSError as error:
+        logger.error("%s cannot be written: %s", store.folder / LOG, error)
+        yield
+        return
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(level.upper())
     root = logging.getLogger()

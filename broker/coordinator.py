@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from broker.agents_client import Ask
 from broker.query_state import QueryState, Verification, verification_of
 from broker.stages import candidates_to_compare, candidates_to_verify, verifies
+from shared.contracts.limits import MAX_TEXT_CHARACTERS, too_long
 from shared.contracts.skills import (
     CandidatesCompared,
     CandidatesVerified,
@@ -23,7 +24,6 @@ from shared.contracts.skills import (
     ImagineText,
     ProposeQuestions,
     QuestionsProposed,
-    RankedList,
     RankGallery,
     Request,
     Result,
@@ -32,6 +32,7 @@ from shared.contracts.skills import (
     VerifyImages,
 )
 from shared.datasets import Query
+from shared.dialogues import NOTHING_SAID, Dialogue, dialogue_before
 from shared.errors import ItemError
 from shared.knobs import Knobs
 
@@ -61,18 +62,26 @@ class SearchSpace:
     verify_chunk: int
 
 
-async def answer_query(query: Query, ask: Ask, space: SearchSpace, knobs: Knobs) -> QueryState:
+async def answer_query(
+    query: Query,
+    ask: Ask,
+    space: SearchSpace,
+    knobs: Knobs,
+    dialogue: Dialogue = NOTHING_SAID,
+) -> QueryState:
     """Answer one query: imagine, rank and propose, verify, compare.
 
     Whatever can be under way at the same time is. The state depends on the answers only, not on
     the order in which they come.
 
+    Args:
+        dialogue: what came before, where the query is a later round of a dialogue.
     Raises: XRError: a part could not be done; the query has no answer then.
     """
-    part = _Parts(query, ask, space, knobs)
+    part = _Parts(query, ask, space, knobs, dialogue)
     text, image = await both(part.imagine_text(), part.imagine_image())
     ranked, proposed = await both(part.rank(text, image), part.propose(text, image))
-    lists, subset_lists = ranked
+    gallery_ranked, subset_ranked = ranked
     state = QueryState(
         query_id=query.query_id,
         status="ok",
@@ -80,8 +89,9 @@ async def answer_query(query: Query, ask: Ask, space: SearchSpace, knobs: Knobs)
         image=image,
         propositions=proposed.propositions,
         propositions_parsed=proposed.parsed,
-        lists=lists,
-        subset_lists=subset_lists,
+        lists=gallery_ranked.lists,
+        subset_lists=() if subset_ranked is None else subset_ranked.lists,
+        text_embeddings=gallery_ranked.text_embeddings,
     )
     candidates = candidates_to_verify(state, knobs)
     questions = tuple(proposition.question for proposition in proposed.propositions)
@@ -93,20 +103,56 @@ async def answer_query(query: Query, ask: Ask, space: SearchSpace, knobs: Knobs)
     return replace(state, comparisons=comparisons)
 
 
+def query_answerer(
+    queries: Sequence[Query],
+    states: Mapping[str, QueryState],
+    ask: Ask,
+    space: SearchSpace,
+    knobs: Knobs,
+) -> Callable[[Query], Awaitable[QueryState]]:
+    """`answer_query` for the queries of a run; a round of a dialogue gets what came before.
+
+    Args:
+        states: the run's states as they are recorded. A round whose predecessor has failed goes on
+            from the last description there is, and from all that was said since.
+    """
+    by_id = {query.query_id: query for query in queries}
+
+    def description_of(query_id: str) -> str:
+        state = states.get(query_id)
+        return "" if state is None or state.status == "failed" else state.description
+
+    async def answer(query: Query) -> QueryState:
+        dialogue = dialogue_before(query, by_id, description_of)
+        return await answer_query(query, ask, space, knobs, dialogue)
+
+    return answer
+
+
 class _Parts:
     """The parts of one query, each asked of its agents and checked."""
 
-    def __init__(self, query: Query, ask: Ask, space: SearchSpace, knobs: Knobs) -> None:
+    def __init__(
+        self, query: Query, ask: Ask, space: SearchSpace, knobs: Knobs, dialogue: Dialogue
+    ) -> None:
         if not query.modification_text.strip():
             raise ItemError("the query has no modification text")
+        text = query.modification_text
+        if problem := too_long("the modification text", text, MAX_TEXT_CHARACTERS):
+            raise ItemError(problem)
         self._query = query
+        self._dialogue = dialogue
+        self._text = dialogue.whole_text(query.modification_text)
         self._ask_agent = ask
         self._space = space
         self._knobs = knobs
         self._reference = None if query.reference_id is None else space.row_of(query.reference_id)
 
     async def imagine_text(self) -> TextImagined | None:
-        """M_t and C_t, from the reference's caption; without a reference from T_m alone."""
+        """M_t and C_t, from the reference's caption; without a reference from T_m alone.
+
+        In a dialogue from what was imagined last, and what has been said since.
+        """
         if not self._knobs.imagine_text:
             return None
         caption = ""
@@ -115,40 +161,31 @@ class _Parts:
             if known is None:
                 raise ItemError(f"reference image {self._query.reference_id} has no caption")
             caption = known
-        body = ImagineText(self._query.modification_text, reference_caption=caption)
+        body = ImagineText(
+            self._dialogue.new_text(self._query.modification_text),
+            reference_caption=caption,
+            previous_description=self._dialogue.description,
+        )
         return await self._ask("imagine_text", "0", body, TextImagined)
 
     async def imagine_image(self) -> ImageImagined | None:
-        """M_v and C_v, from the reference's pixels."""
+        """M_v and C_v, from the reference's pixels; without a reference from the text alone."""
         if not self._knobs.imagine_image:
             return None
         gallery = "" if self._reference is None else self._space.gallery
-        body = ImagineImage(self._query.modification_text, gallery, self._reference)
+        body = ImagineImage(self._text, gallery, self._reference)
         return await self._ask("imagine_image", "0", body, ImageImagined)
 
     async def rank(
         self, text: TextImagined | None, image: ImageImagined | None
-    ) -> tuple[tuple[RankedList, ...], tuple[RankedList, ...]]:
+    ) -> tuple[GalleryRanked, GalleryRanked | None]:
         """The gallery's best by every list, and the same of the query's subset, if it has one."""
-        text_sets = text_sets_of(self._query.modification_text, text, image)
-        body = RankGallery(
-            database=self._space.database,
-            text_sets=text_sets,
-            lists=self._knobs.requested_lists(has_reference=self._reference is not None),
-            text_weight=self._knobs.text_weight,
-            depth=self._knobs.rank_depth,
-            excluded_rows=self._excluded_rows(),
-            reference_row=self._reference,
-        )
+        body = rank_request(self._query, text, image, self._space, self._knobs, self._dialogue)
         ranked = self._ask("rank", "0", body, GalleryRanked)
         if not self._query.subset_ids:
-            return (await ranked).lists, ()
-        subset = tuple(self._space.row_of(image_id) for image_id in self._query.subset_ids)
-        of_subset = replace(body, subset_rows=subset)
-        everything, members = await both(
-            ranked, self._ask("rank", "subset", of_subset, GalleryRanked)
-        )
-        return everything.lists, members.lists
+            return await ranked, None
+        of_subset = replace(body, subset_rows=subset_rows(self._query, self._space))
+        return await both(ranked, self._ask("rank", "subset", of_subset, GalleryRanked))
 
     async def propose(
         self, text: TextImagined | None, image: ImageImagined | None
@@ -158,7 +195,7 @@ class _Parts:
             return QuestionsProposed(())
         edits: tuple[Edit, ...] = () if text is None else text.edits
         body = ProposeQuestions(
-            modification_text=self._query.modification_text,
+            modification_text=self._text,
             edits=edits,
             existent=() if image is None else image.existent,
             nonexistent=() if image is None else image.nonexistent,
@@ -199,9 +236,7 @@ class _Parts:
             return None
 
         async def compare(part: str, chunk: tuple[int, ...]) -> CandidatesCompared:
-            body = CompareCandidates(
-                self._space.gallery, reference, chunk, self._query.modification_text
-            )
+            body = CompareCandidates(self._space.gallery, reference, chunk, self._text)
             return await self._ask("compare", part, body, CandidatesCompared)
 
         return await self._in_chunks(rows, compare, 1)
@@ -231,11 +266,34 @@ class _Parts:
             raise ItemError(f"{step} was answered by a {type(result).__name__}")
         return result
 
-    def _excluded_rows(self) -> tuple[int, ...]:
-        excluded = self._knobs.exclude_reference
-        if excluded is None:
-            excluded = self._space.exclude_reference
-        return (self._reference,) if excluded and self._reference is not None else ()
+
+def rank_request(
+    query: Query,
+    text: TextImagined | None,
+    image: ImageImagined | None,
+    space: SearchSpace,
+    knobs: Knobs,
+    dialogue: Dialogue = NOTHING_SAID,
+) -> RankGallery:
+    """What the similarity agent is asked for one query, of the whole gallery."""
+    reference = None if query.reference_id is None else space.row_of(query.reference_id)
+    excluded = knobs.exclude_reference
+    if excluded is None:
+        excluded = space.exclude_reference
+    return RankGallery(
+        database=space.database,
+        text_sets=text_sets_of(dialogue.whole_text(query.modification_text), text, image),
+        lists=knobs.requested_lists(has_reference=reference is not None),
+        text_weight=knobs.text_weight,
+        depth=knobs.rank_depth,
+        excluded_rows=(reference,) if excluded and reference is not None else (),
+        reference_row=reference,
+    )
+
+
+def subset_rows(query: Query, space: SearchSpace) -> tuple[int, ...]:
+    """The rows of the query's subset, in the data set's order; empty where it has none."""
+    return tuple(space.row_of(image_id) for image_id in query.subset_ids)
 
 
 def text_sets_of(

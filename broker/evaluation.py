@@ -1,4 +1,4 @@
-"""From the states of a run to its predictions, its metrics per stage, and the table of them."""
+"""From the states of a run to its predictions and its metrics per stage."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.query_state import QueryState
+from broker.results_table import TITLES
 from broker.stages import Rankings, final_stage, rankings_by_stage, subset_rankings_by_stage
 from shared.datasets import Benchmark, Query
 from shared.knobs import BASELINES, Knobs
-from shared.metrics import by_tag, evaluate
+from shared.metrics import RESAMPLES, by_tag, evaluate
 
 States = Mapping[str, QueryState]
 ImageId = Callable[[int], str]
@@ -18,14 +19,6 @@ ImageId = Callable[[int], str]
 PREDICTION_DEPTH = 50
 _MOST_TAG_VALUES = 20
 _FAILURES_SHOWN = 3
-_TITLES = {
-    "image_only": "reference image only",
-    "text_only": "modification text only",
-    "image_text_sum": "image + text",
-    "coarse": "XR: imagined and fused",
-    "verified": "XR: verified",
-    "compared": "XR: compared",
-}
 
 
 @dataclass(frozen=True)
@@ -85,33 +78,45 @@ def evaluate_run(
     rankings: RunRankings,
     knobs: Knobs,
     image_id: ImageId,
+    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Metrics of every stage, by tag, and counts.
+    """Metrics of every stage with confidence intervals, by tag and by dialogue round, and counts.
 
-    Returns: {"final_stage", "methods": {stage: {metric: value}}, "ranks": {stage: {...}},
-        "by_tag": {tag: {value: {"queries": n, "methods": {stage: {metric: value}}}}},
-        "counts": {...}, "failures": {query id: reason}}. Values are fractions in [0, 1] over all
-        queries that have a ground truth; a query without ranking is a miss.
+    Args:
+        resamples: of the bootstrap; 0 leaves the intervals out.
+    Returns: {"final_stage", "protocol", "deviations", "methods": {stage: {metric: value}},
+        "intervals": {stage: {metric: [low, high]}}, "ranks": {stage: {...}}, "rounds": {stage:
+        [...]}, "by_tag": {tag: {value: {"queries", "methods", "intervals"}}}, "counts", "failures":
+        {query id: reason}}. Values are fractions in [0, 1] over all queries that have a ground
+        truth; a query without ranking is a miss. The tag "aspect" has CIRCO's semantic aspects.
     """
-    stages = _stages_of(rankings.gallery.values())
-    has_subsets = any(rankings.subsets.values())
-    methods: dict[str, dict[str, float]] = {}
-    ranks: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {}
     tagged: dict[str, dict[str, Any]] = {tag: {} for tag in _tags_worth_showing(queries)}
-    for stage in stages:
+    has_subsets = any(rankings.subsets.values())
+    for stage in _stages_of(rankings.gallery.values()):
         ids = _ids(rankings.gallery, stage, image_id)
-        subset_ids = _ids(rankings.subsets, stage, image_id) if has_subsets else None
-        result = evaluate(ids, queries, benchmark.protocol, subset_ids)
-        methods[stage] = result["metrics"]
-        ranks[stage] = result["rank"]
+        subsets = _ids(rankings.subsets, stage, image_id) if has_subsets else None
+        found[stage] = evaluate(
+            ids, queries, benchmark.protocol, subsets, seed=knobs.seed, resamples=resamples
+        )
         for tag, values in tagged.items():
-            for value, of_value in by_tag(ids, queries, benchmark.protocol, tag).items():
-                entry = values.setdefault(value, {"queries": of_value["queries"], "methods": {}})
-                entry["methods"][stage] = of_value["metrics"]
+            of_tag = by_tag(
+                ids, queries, benchmark.protocol, tag, subsets, seed=knobs.seed, resamples=resamples
+            )
+            for value, result in of_tag.items():
+                entry = values.setdefault(
+                    value, {"queries": result["queries"], "methods": {}, "intervals": {}}
+                )
+                entry["methods"][stage] = result["metrics"]
+                entry["intervals"][stage] = result["intervals"]
     return {
         "final_stage": final_stage(knobs),
-        "methods": methods,
-        "ranks": ranks,
+        "protocol": benchmark.protocol.describe(),
+        "deviations": deviations(benchmark, knobs),
+        "methods": {stage: result["metrics"] for stage, result in found.items()},
+        "intervals": {stage: result["intervals"] for stage, result in found.items()},
+        "ranks": {stage: result["rank"] for stage, result in found.items()},
+        "rounds": {stage: result["rounds"] for stage, result in found.items() if result["rounds"]},
         "by_tag": tagged,
         "counts": count(queries, states),
         "failures": {
@@ -120,6 +125,14 @@ def evaluate_run(
             if (state := states.get(query.query_id)) is not None and state.status == "failed"
         },
     }
+
+
+def deviations(benchmark: Benchmark, knobs: Knobs) -> list[str]:
+    """Where the run is not what the data set's official protocol and files make of it, in words."""
+    found = list(benchmark.protocol.deviations)
+    if knobs.exclude_reference not in (None, benchmark.protocol.exclude_reference):
+        found.append(f"exclude_reference is {str(knobs.exclude_reference).lower()}")
+    return found
 
 
 def count(queries: Sequence[Query], states: States) -> dict[str, int]:
@@ -147,45 +160,10 @@ def count(queries: Sequence[Query], states: States) -> dict[str, int]:
     return counts
 
 
-def table(name: str, evaluation: Mapping[str, Any]) -> str:
-    """The metrics for reading: percent, one line per stage, then the final stage by tag."""
-    methods: Mapping[str, Mapping[str, float]] = evaluation["methods"]
-    lines = [name, ""]
-    lines += _aligned([(_TITLES.get(stage, stage), values) for stage, values in methods.items()])
-    last = evaluation["final_stage"]
-    for tag, values in evaluation["by_tag"].items():
-        lines += ["", f"{_TITLES.get(last, last)}, by {tag}"]
-        lines += _aligned(
-            [
-                (f"{value or '(none)'} ({of_value['queries']})", of_value["methods"].get(last, {}))
-                for value, of_value in values.items()
-            ]
-        )
-    counts = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in evaluation["counts"].items())
-    return "\n".join([*lines, "", counts, ""])
-
-
-def _aligned(rows: Sequence[tuple[str, Mapping[str, float]]]) -> list[str]:
-    names = list(dict.fromkeys(name for _, values in rows for name in values))
-    if not names:
-        return ["  (no ground truth)"]
-    width = max(len(title) for title, _ in rows)
-    columns = [max(len(name), 6) for name in names]
-    head = " ".join(f"{name:>{size}}" for name, size in zip(names, columns, strict=True))
-    lines = [f"  {'':<{width}}  {head}"]
-    for title, values in rows:
-        cells = (
-            f"{100 * values[name]:>{size}.2f}" if name in values else " " * size
-            for name, size in zip(names, columns, strict=True)
-        )
-        lines.append(f"  {title:<{width}}  {' '.join(cells)}")
-    return lines
-
-
 def _stages_of(rankings: Iterable[Rankings]) -> list[str]:
     """Baselines first, then single lists, then the stages in the order they run."""
     found = dict.fromkeys(stage for ranking in rankings for stage in ranking)
-    order = {stage: place for place, stage in enumerate(_TITLES)}
+    order = {stage: place for place, stage in enumerate(TITLES)}
     return sorted(
         found,
         key=lambda stage: (
@@ -210,4 +188,6 @@ def _tags_worth_showing(queries: Sequence[Query]) -> list[str]:
     for query in queries:
         for tag, value in query.tags.items():
             values.setdefault(tag, set()).add(value)
+        if query.aspects:
+            values.setdefault("aspect", set()).update(query.aspects)
     return sorted(tag for tag, found in values.items() if 1 < len(found) <= _MOST_TAG_VALUES)

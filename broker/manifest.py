@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from broker.agents_roster import Identity
+from broker.evaluation import deviations
+from broker.query_state import STATE_VERSION
 from broker.run_store import RunRequest
 from shared.datasets import Benchmark
 from shared.knobs import Knobs, to_mapping
@@ -42,21 +44,26 @@ def describe_run(
         gallery, database: key, size and number of failed images of each.
     """
     protocol = msgspec.to_builtins(benchmark.protocol)
-    deviates = knobs.exclude_reference not in (None, benchmark.protocol.exclude_reference)
     return {
         "schema_version": SCHEMA_VERSION,
+        "state_version": STATE_VERSION,
         "dataset": benchmark.name,
         "split": benchmark.split,
         "queries": queries,
         "queries_in_data_set": len(benchmark.queries),
         "knobs": to_mapping(knobs),
         "protocol": protocol,
-        "deviations": ["exclude_reference"] if deviates else [],
+        "deviations": deviations(benchmark, knobs),
         "agents": {name: dict(identity) for name, identity in sorted(agents.items())},
         "gallery": dict(gallery),
         "database": dict(database),
         "profile": request.profile or settings.profile,
         "settings": settings.masked(),
+        "restored": (
+            {"run": request.restore, "skip_stages": request.skip_stages}
+            if request.restore
+            else None
+        ),
         "seed": knobs.seed,
         "versions": versions(),
         "commit": commit(),

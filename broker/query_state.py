@@ -20,7 +20,9 @@ from shared.contracts.skills import (
 )
 from shared.errors import DecodeError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 has no text embeddings: its lists cannot be ranked again, only fused again."""
 
 Rows = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float32]
@@ -61,6 +63,7 @@ class QueryState(_Record, frozen=True):
         propositions_parsed: false when the question agent's answer was unusable.
         lists: the ranked lists of the gallery.
         subset_lists: the same lists over the query's subset, where the protocol has one.
+        text_embeddings: each text that retrieved -> its unit embedding, little-endian float32.
         image_answers, caption_answers, comparisons: None where that was not asked.
     """
 
@@ -74,6 +77,7 @@ class QueryState(_Record, frozen=True):
     propositions_parsed: bool = True
     lists: tuple[RankedList, ...] = ()
     subset_lists: tuple[RankedList, ...] = ()
+    text_embeddings: dict[str, bytes] = {}
     image_answers: Verification | None = None
     caption_answers: Verification | None = None
     comparisons: Verification | None = None
@@ -87,6 +91,13 @@ class QueryState(_Record, frozen=True):
             "propose": self.propositions_parsed,
         }
         return tuple(skill for skill, fine in parsed.items() if not fine)
+
+    @property
+    def description(self) -> str:
+        """The target as it was imagined last and most completely; empty where it was not."""
+        if self.text is not None and self.text.captions:
+            return self.text.captions[-1]
+        return "" if self.image is None else self.image.caption
 
     @property
     def item_failures(self) -> tuple[tuple[str, int, str], ...]:
@@ -139,7 +150,7 @@ def decode_state(payload: bytes) -> QueryState:
     try:
         fields: dict[str, Any] = msgpack.unpackb(payload, raw=False)
         version = fields.pop("version")
-        if version != STATE_VERSION:
+        if version not in READABLE_VERSIONS:
             raise DecodeError(payload, f"state version {version!r}, this is {STATE_VERSION}")
         return msgspec.convert(fields, QueryState, builtin_types=(bytes,))
     except DecodeError:

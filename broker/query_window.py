@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from broker.agents_client import AgentsUnreachableError
 from broker.query_state import QueryState
 from shared.datasets import Query
+from shared.dialogues import chains
 from shared.errors import TransientError, XRError
 from shared.tasks import stop_tasks
 
@@ -26,6 +28,8 @@ async def run_queries(
     """Answer all queries, at most `window` of them under way at a time.
 
     A query that cannot be answered is recorded as failed, with the reason, and the others go on.
+    The rounds of a dialogue are answered one after the other, each once the one before is recorded,
+    answered or failed; dialogues do not wait for each other.
 
     Args:
         answer: one query's answer; what it raises becomes the reason of the failed state.
@@ -36,7 +40,7 @@ async def run_queries(
         AgentsUnreachableError: there is no connection to the agents any more.
         OSError: nothing can be recorded.
     """
-    waiting = iter(queries)
+    waiting = iter(chains(list(queries)))
     lanes = [
         asyncio.create_task(_answer_one_by_one(waiting, answer, record, progress))
         for _ in range(window)
@@ -54,12 +58,12 @@ async def run_queries(
 
 
 async def _answer_one_by_one(
-    waiting: Iterator[Query],
+    waiting: Iterator[Sequence[Query]],
     answer: Callable[[Query], Awaitable[QueryState]],
     record: Callable[[QueryState], Awaitable[None]],
     progress: Callable[[QueryState], None],
 ) -> None:
-    for query in waiting:
+    for query in itertools.chain.from_iterable(waiting):
         state = await _answer_or_failure(query, answer)
         await record(state)
         progress(state)

@@ -57,4 +57,7 @@ def decode_record(payload: bytes, path: Path, record: int | str) -> QueryState:
     try:
         return decode_state(payload)
     except DecodeError as error:
-        raise PermanentError(f"{path}, record {record}: {error}") from error
+        raise PermanentError(
+            f"{path}, record {record}: {error}; go on with the version of this program that began "
+            f"the run (manifest.json and log.txt name it), or start a new run"
+        ) from error

@@ -26,6 +26,11 @@ def cancel_key(run_id: str) -> str:
     return f"xr:run:{run_id}:cancel"
 
 
+def lost_key(run_id: str) -> str:
+    """Flag: the run was seen with neither owner nor job. A minute."""
+    return f"xr:run:{run_id}:lost"
+
+
 def submission_key(idempotency_key: str) -> str:
     """String: the run id a submission with this idempotency key got. A day."""
     return f"xr:submission:{idempotency_key}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -12,7 +13,7 @@ from redis.exceptions import RedisError
 
 from broker.progress import Progress
 from broker.run_keys import run_key
-from broker.run_store import STATUS, RunStore, read_json
+from broker.run_store import STATUS, RunStore, change_status, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +48,23 @@ class RunStatus:
         self._note = note
 
     async def tell(self, state: str, error: str = "") -> dict[str, Any]:
-        """A new state: to the disk first, as Redis may be empty tomorrow. Returns the status."""
-        status = self._status(state, error)
-        self._store.write_status(status)
-        await self._send(status)
+        """A new state: to the disk first, as Redis may be empty tomorrow. Returns the status.
+
+        Raises: OSError: the disk does not take it; Redis has it then.
+        """
+        status = self.as_of(state, error)
+        try:
+            self._store.write_status(status)
+        finally:  # a disk that takes no more does not keep the news from whoever watches
+            await self._send(status)
         return status
 
     async def publish(self, state: str) -> None:
         """How far the run is, to Redis only."""
-        await self._send(self._status(state, ""))
+        await self._send(self.as_of(state, ""))
 
-    def _status(self, state: str, error: str) -> dict[str, Any]:
+    def as_of(self, state: str, error: str) -> dict[str, Any]:
+        """The status as it is now."""
         return {
             "id": self._store.run_id,
             "state": state,
@@ -90,3 +97,18 @@ class RunStatus:
             await self._publish(status)
         except RedisError as error:
             logger.warning("the run's progress cannot be published: %s", error)
+
+
+async def say_failed(redis: Redis, runs_folder: Path, run_id: str, error: str) -> None:
+    """For a run whose folder nobody can open as its owner."""
+    logger.error("run %s failed: %s", run_id, error)
+    try:
+        change_status(runs_folder, run_id, state=FAILED, error=error)
+    except OSError as trouble:
+        logger.error("status.json of run %s cannot be written: %s", run_id, trouble)
+    key, status = run_key(run_id), {"id": run_id, "state": FAILED, "error": error}
+    try:
+        await redis.hset(key, mapping={"state": FAILED, "status": json.dumps(status)})
+        await redis.expire(key, _KEPT_S)
+    except RedisError as trouble:
+        logger.warning("the run's failure cannot be published: %s", trouble)

@@ -5,16 +5,20 @@ manifest.json     what the run is: knobs, models, prompts, versions, keys, seed,
 states.log        the state of every answered query, written as it is answered (`state_log`)
 status.json       queued, running, finished, failed or cancelled, and how far
 predictions.jsonl, metrics.json, metrics.txt   written at the end
+submissions/      files for evaluation servers, where the data set has one
+partial-predictions.jsonl and so on   those of a cancelled run, of the queries it had answered
 log.txt           what was logged
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ from broker.query_state import QueryState, encode_state
 from broker.recorded_states import RecordedStates, decode_record
 from broker.state_log import StateLog, read_frames
 from shared import atomic_files
-from shared.errors import ConfigurationError, PermanentError
+from shared.errors import MALFORMED, ConfigurationError, PermanentError
 
 REQUEST, MANIFEST, STATES, STATUS = "request.json", "manifest.json", "states.log", "status.json"
 PREDICTIONS, METRICS, METRICS_TABLE, LOG = (
@@ -34,7 +38,23 @@ PREDICTIONS, METRICS, METRICS_TABLE, LOG = (
     "log.txt",
 )
 
-_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+SUBMISSIONS = "submissions"
+"""The folder of the files for evaluation servers."""
+PARTIAL = "partial-"
+"""What the names of a cancelled run's results begin with."""
+
+_DISK_TROUBLE = {
+    errno.ENOSPC: "there is no room on its disk: make some",
+    errno.EDQUOT: "the quota of its disk is used up: make room",
+    errno.EFBIG: "a file would become larger than allowed (ulimit -f, or the file system's limit)",
+    errno.EROFS: "its disk is read-only: mount it for writing",
+    errno.EACCES: "this user may not do that there: give it the right to",
+    errno.EPERM: "this user may not do that there: give it the right to",
+    errno.EIO: "its disk reports input/output errors: repair or replace it",
+    errno.ESTALE: "its network disk is not there any more: mount it again",
+}
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _RUN_ID = re.compile(rf"(?P<folder>{_PART})~(?P<run>{_PART})")
 _LONGEST_NAME = 60
 
@@ -45,7 +65,12 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     Attributes:
         knobs: the knobs that differ from the defaults.
         limit: only the first so many queries; None = all.
-        profile: the profile whose agents should answer, for the record.
+        profile: the profile whose agents should answer, and whose [knobs] are the defaults.
+        restore: id of a run whose states this one begins with; empty = none.
+        skip_stages: how many of that run's steps are taken over.
+        index_only: build the image database and ask no query.
+        retry_failed: first ask again for the rows of the image database that failed.
+        read_images_again: read image files that are known and unchanged, too.
     """
 
     dataset: str
@@ -54,6 +79,34 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     knobs: dict[str, Any] = {}
     limit: int | None = None
     profile: str = ""
+    restore: str = ""
+    skip_stages: int = 0
+    index_only: bool = False
+    retry_failed: bool = False
+    read_images_again: bool = False
+
+
+class DiskError(PermanentError):
+    """The disk does not take what has to be written. What was written before is whole."""
+
+
+@contextlib.contextmanager
+def clear_about_the_disk(folder: Path, run_id: str) -> Iterator[None]:
+    """Turn what the disk refuses into words: which folder, why, and what to do.
+
+    Raises: DiskError: in place of such an OSError; others pass as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_TROUBLE:
+            raise
+        elsewhere = error.filename and not Path(error.filename).is_relative_to(folder)
+        raise DiskError(
+            f"{error.filename if elsewhere else folder}: {error.strerror}: "
+            f"{_DISK_TROUBLE[error.errno]}, then `xr runs resume {run_id}`; "
+            "nothing that was recorded is lost"
+        ) from error
 
 
 def run_folder(runs_folder: Path, run_id: str) -> Path:
@@ -99,7 +152,7 @@ def read_request(runs_folder: Path, run_id: str) -> RunRequest:
     path = run_folder(runs_folder, run_id) / REQUEST
     try:
         return msgspec.json.decode(path.read_bytes(), type=RunRequest)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise PermanentError(f"{path}: {error}") from error
 
 
@@ -110,8 +163,10 @@ def read_json(runs_folder: Path, run_id: str, name: str) -> dict[str, Any] | Non
         content: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PermanentError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise PermanentError(f"{path}: no JSON object")
     return content
 
 
@@ -180,12 +235,30 @@ class RunStore:
         atomic_files.write_json(self.folder / STATUS, status)
 
     def finish(
-        self, predictions: Iterable[Mapping[str, Any]], metrics: Mapping[str, Any], table: str
+        self,
+        predictions: Iterable[Mapping[str, Any]],
+        metrics: Mapping[str, Any],
+        table: str,
+        partial: bool = False,
+        submissions: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Write what the run found; doing it again writes the same bytes."""
-        atomic_files.write_jsonl(self.folder / PREDICTIONS, predictions)
-        atomic_files.write_bytes(self.folder / METRICS_TABLE, table.encode())
-        atomic_files.write_json(self.folder / METRICS, metrics)
+        """Write what the run found; doing it again writes the same bytes.
+
+        Args:
+            partial: only some queries are answered: other names, which the whole results replace.
+            submissions: files for evaluation servers, by their name in the folder submissions/.
+        """
+        if submissions:
+            (self.folder / SUBMISSIONS).mkdir(exist_ok=True)
+        for name, content in (submissions or {}).items():
+            atomic_files.write_json(self.folder / SUBMISSIONS / name, content, indent=None)
+        prefix = PARTIAL if partial else ""
+        atomic_files.write_jsonl(self.folder / (prefix + PREDICTIONS), predictions)
+        atomic_files.write_bytes(self.folder / (prefix + METRICS_TABLE), table.encode())
+        atomic_files.write_json(self.folder / (prefix + METRICS), metrics)
+        if not partial:
+            for name in (PREDICTIONS, METRICS_TABLE, METRICS):
+                (self.folder / (PARTIAL + name)).unlink(missing_ok=True)
 
     async def close(self) -> None:
         """Waits for what is being written."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from broker.query_state import QueryState, Verification
 from shared.contracts.skills import RankedList
 from shared.fusion import Fused, fuse
 from shared.knobs import Knobs
 from shared.ranking import decode_list
-from shared.reranking import compare_first, rerank, verification_score
+from shared.reranking import (
+    Scores,
+    comparison_merits,
+    final_scores,
+    order_by_merit,
+    verification_scores,
+)
 
 COARSE, VERIFIED, COMPARED = "coarse", "verified", "compared"
 
@@ -54,11 +63,16 @@ def candidates_to_verify(state: QueryState, knobs: Knobs) -> list[int]:
     """The best k' in coarse order, then the subset's members that are not among them."""
     if not verifies(knobs) or not state.propositions:
         return []
-    head = [row for row, _ in coarse_ranking(state.lists, knobs)[: knobs.top_k]]
-    if not state.subset_lists:
-        return head
+    coarse = coarse_ranking(state.lists, knobs)
+    subset = coarse_ranking(state.subset_lists, knobs) if state.subset_lists else []
+    return verified_candidates(coarse, subset, knobs.top_k)
+
+
+def verified_candidates(coarse: Fused, subset: Fused, top_k: int) -> list[int]:
+    """The rows of the head, then those of the subset that are not among them."""
+    head = [row for row, _ in coarse[:top_k]]
     known = set(head)
-    return head + [row for row, _ in coarse_ranking(state.subset_lists, knobs) if row not in known]
+    return head + [row for row, _ in subset if row not in known]
 
 
 def candidates_to_compare(state: QueryState, knobs: Knobs) -> list[int]:
@@ -98,45 +112,92 @@ def _verified(state: QueryState, coarse: Fused, knobs: Knobs, head: int | None) 
     rows = [row for row, _ in coarse]
     if not verifies(knobs) or not state.propositions:
         return rows
-    best = coarse[:head]
-    reranked = rerank(
-        rows[: len(best)],
-        [score for _, score in best],
-        _satisfied(state, state.image_answers, rows[: len(best)], knobs),
-        _satisfied(state, state.caption_answers, rows[: len(best)], knobs),
-        weights=(knobs.visual_weight, knobs.textual_weight),
-        mode=knobs.verify_mode,
+    answers = HeadAnswers.of(state, knobs)
+    return reranked(coarse, head, answers, [len(state.propositions)], knobs)[0]
+
+
+def reranked(
+    coarse: Fused, head: int | None, answers: HeadAnswers, questions: Sequence[int], knobs: Knobs
+) -> list[list[int]]:
+    """The verified ranking by the first q propositions, for each q of `questions`.
+
+    Args:
+        head: k'; None = all of `coarse`.
+    """
+    rows = [row for row, _ in coarse]
+    best = np.array(rows[:head], dtype=np.int64)
+    by_count = [count - 1 for count in questions]
+    final = final_scores(
+        [score for _, score in coarse[:head]],
+        answers.visual.of_rows(best)[by_count],
+        answers.textual.of_rows(best)[by_count],
+        (knobs.visual_weight, knobs.textual_weight),
+        knobs.verify_mode,
     )
-    return reranked.rows + rows[len(best) :]
+    return [best[order_by_merit(scores)].tolist() + rows[len(best) :] for scores in final]
 
 
-def _satisfied(
-    state: QueryState, answers: Verification | None, rows: Sequence[int], knobs: Knobs
-) -> list[float | None]:
-    """How well each row satisfies the propositions; None where it could not be verified."""
+class AnswersByRow(NamedTuple):
+    """Verification scores by row.
+
+    Attributes:
+        rows: int64, ascending.
+        scores: float64 (propositions, rows + 1); the last column is NaN, for rows not known.
+    """
+
+    rows: npt.NDArray[np.int64]
+    scores: Scores
+
+    def of_rows(self, rows: npt.NDArray[np.int64]) -> Scores:
+        """(propositions, rows), NaN where a row was not or could not be verified."""
+        return self.scores[:, self._places(rows)]
+
+    def holds(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of the rows were asked about."""
+        held: npt.NDArray[np.bool_] = self._places(rows) < len(self.rows)
+        return held
+
+    def _places(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """The columns of `scores`; the last one for rows that are not known."""
+        places = np.searchsorted(self.rows, rows)
+        if not len(self.rows):
+            return places
+        found = self.rows[np.minimum(places, len(self.rows) - 1)] == rows
+        return np.where(found, places, len(self.rows))
+
+
+class HeadAnswers(NamedTuple):
+    """How well candidates satisfy the propositions, by their images and by their captions."""
+
+    visual: AnswersByRow
+    textual: AnswersByRow
+
+    @classmethod
+    def of(cls, state: QueryState, knobs: Knobs) -> HeadAnswers:
+        """Raises: ValueError: the state has no proposition."""
+        return cls(
+            _scored(state, state.image_answers, knobs), _scored(state, state.caption_answers, knobs)
+        )
+
+
+def _scored(state: QueryState, verification: Verification | None, knobs: Knobs) -> AnswersByRow:
     expected = [proposition.expected for proposition in state.propositions]
-    answered = _answered(answers)
-    return [
-        verification_score(answered[row], expected, knobs.scoring) if row in answered else None
-        for row in rows
-    ]
+    if verification is None or not verification.rows:
+        return AnswersByRow(np.empty(0, np.int64), np.full((len(expected), 1), np.nan))
+    rows, p_yes = verification.table()
+    order = np.argsort(rows, kind="stable")
+    scores = verification_scores(p_yes[order], expected, knobs.scoring)
+    unknown = np.full((len(expected), 1), np.nan)
+    return AnswersByRow(rows[order].astype(np.int64), np.hstack([scores, unknown]))
 
 
 def _compared(state: QueryState, verified: list[int], head: int | None, knobs: Knobs) -> list[int]:
-    answered = _answered(state.comparisons)
+    """The first α by comparison; the rest follows unchanged."""
     alpha = min(knobs.compare_top, len(verified)) if head is not None else len(verified)
-    p_yes = [answered[row][0] if row in answered else None for row in verified[:alpha]]
-    return compare_first(verified, p_yes, soft=knobs.compare_soft)
-
-
-def _answered(verification: Verification | None) -> Mapping[int, list[float]]:
-    """row -> P(yes) per question, of the rows that could be verified."""
-    if verification is None:
-        return {}
-    rows, p_yes = verification.table()
-    failed = {row for row, _ in verification.failures}
-    return {
-        row: answers
-        for row, answers in zip(rows.tolist(), p_yes.tolist(), strict=True)
-        if row not in failed
-    }
+    if state.comparisons is None or not state.comparisons.rows:
+        return verified
+    rows, p_yes = state.comparisons.table()
+    known = dict(zip(rows.tolist(), p_yes[:, 0].tolist(), strict=True))
+    first = [known.get(row, float("nan")) for row in verified[:alpha]]
+    order = order_by_merit(comparison_merits(first, knobs.compare_soft))
+    return [verified[place] for place in order] + verified[alpha:]

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from shared import atomic_files
 from shared.errors import PermanentError
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ class StateLog:
     """
 
     def __init__(self, path: Path) -> None:
-        content = path.read_bytes() if path.exists() else b""
+        is_new = not path.exists()
+        content = b"" if is_new else path.read_bytes()
         self.places, whole = find_frames(content, path)
         if whole < len(content):
             logger.warning("%s: cut off %d bytes of a torn record", path, len(content) - whole)
@@ -91,6 +93,8 @@ class StateLog:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
         os.ftruncate(self._descriptor, whole)
+        if is_new:  # its name must survive a power cut too
+            atomic_files.flush_folder(path.parent)
         self._end = whole
         self._unwritten: list[bytes] = []
         self._next_write: asyncio.Task[None] | None = None

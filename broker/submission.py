@@ -1,60 +1,87 @@
-"""What the gateway calls: submit, watch, cancel and resume benchmark runs. Synchronous."""
+"""What the gateway calls: submit, watch, cancel and resume runs; replay and compare them.
+
+Everything is synchronous.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
-from typing import Any
+import shutil
+import time
+from typing import Any, Literal
 
 import msgspec
 from redis import Redis
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import DuplicateJobError, NoSuchJobError
 from rq.job import Job, JobStatus
 
 from broker.agents_roster import clip_label, identities_of
-from broker.benchmark_job import FUNCTION
+from broker.coordinators import coordinators_now
+from broker.restoring import restored
+from broker.rq_job import FUNCTION, BenchmarkJob
 from broker.rq_worker import benchmark_queue, connect_sync, retry_policy
-from broker.run_keys import cancel_key, owner_key, run_key, submission_key
-from broker.run_status import CANCELLED, FAILED, OVER, QUEUED, RUNNING
+from broker.run_diff import RunDiff, diff_runs
+from broker.run_keys import cancel_key, lost_key, owner_key, run_key, submission_key
+from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING
 from broker.run_store import (
     METRICS,
+    PARTIAL,
     STATUS,
     RunRequest,
     change_status,
+    clear_about_the_disk,
     create_run,
     list_runs,
     read_json,
     read_request,
     run_folder,
 )
+from broker.run_studies import ReplayReport, SweepReport, replay_run, sweep_run
 from broker.serializer import MsgpackSerializer
+from broker.sweep import Fusion, Grid
 from shared.bus import keys
+from shared.bus.presence import read_heartbeat
 from shared.bus.records import LiveAgent
-from shared.datasets import known_datasets, load_dataset
-from shared.errors import ConfigurationError, DatasetError, PermanentError, XRError
-from shared.knobs import from_mapping
+from shared.datasets import canonical_name, load_dataset
+from shared.datasets.registry import FOLDER_PREFIX, folder_of
+from shared.errors import MALFORMED, ConfigurationError, PermanentError, XRError
+from shared.knobs import resolve
+from shared.profile_files import profile_knobs
 from shared.settings import Settings
 
 __all__ = [
+    "Fusion",
+    "Grid",
+    "ReplayReport",
+    "RunDiff",
     "RunRequest",
     "RunView",
+    "SweepReport",
     "benchmark_status",
     "cancel_benchmark",
     "check_request",
     "connect_sync",
+    "coordinators_now",
+    "diff_runs",
     "list_benchmarks",
+    "replay_run",
     "resume_benchmark",
     "submit_benchmark",
+    "sweep_run",
 ]
 
 logger = logging.getLogger(__name__)
 
+_LOST_AFTER_MS = 4_000
+_LOST_KEPT_MS = 60_000
 _FLAG_KEPT_S = 7 * 24 * 3600
 _SUBMISSION_KEPT_S = 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9._-]{0,100}")
-_GONE = frozenset({JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED})
+_GONE = frozenset({JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED, JobStatus.FINISHED})
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +93,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         note: what is being waited for, if anything.
         progress: one entry per phase: phase, done, total, failed, rate_per_s, seconds.
         metrics: method -> metric -> fraction in [0, 1]; once finished.
+        intervals: the same -> [low, high], the bounds of its 95 % interval.
+        deviations: where the run differs from the data set's official protocol, in words.
         error: why it failed, or what stopped it the last time.
     """
 
@@ -79,6 +108,20 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     progress: list[dict[str, Any]] = []
     metrics: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, list[float]]] = {}
+    deviations: list[str] = []
+    counts: dict[str, int] = {}
+    error: str = ""
+    submitted_at: str = ""
+
+
+class _Status(msgspec.Struct):
+    """What a run's status must be to be shown; see `RunView`."""
+
+    state: Literal["queued", "running", "finished", "failed", "cancelled"]
+    phase: str = ""
+    note: str = ""
+    progress: list[dict[str, Any]] = []
     counts: dict[str, int] = {}
     error: str = ""
     submitted_at: str = ""
@@ -99,20 +142,20 @@ def submit_benchmark(
     claim = submission_key(hashlib.sha256(idempotency_key.encode()).hexdigest())
     if idempotency_key:
         known = redis.get(claim)
-        if isinstance(known, bytes) and _exists(settings, known.decode()):
-            return known.decode()
+        if isinstance(known, bytes) and _exists(settings, known.decode("latin-1")):
+            return _queued_for_certain(redis, settings, known.decode("latin-1"))
+    request = msgspec.structs.replace(request, dataset=canonical_name(request.dataset))
     if not request.profile:
         request = msgspec.structs.replace(request, profile=settings.profile)
     served = identities_of(_live_agents(redis), ("similarity",)).get("similarity")
     run_id = create_run(settings.runs_folder, request, clip_label(served, request.profile))
     if idempotency_key and not redis.set(claim, run_id, nx=True, ex=_SUBMISSION_KEPT_S):
         other = redis.get(claim)  # the same submission came twice at once: the first one counts
-        if isinstance(other, bytes) and _exists(settings, other.decode()):
-            change_status(
-                settings.runs_folder, run_id, state=CANCELLED, error=f"same as {other.decode()}"
-            )
-            return other.decode()
-    _enqueue(redis, run_id)
+        if isinstance(other, bytes) and _exists(settings, other.decode("latin-1")):
+            shutil.rmtree(run_folder(settings.runs_folder, run_id))
+            return _queued_for_certain(redis, settings, other.decode("latin-1"))
+    with contextlib.suppress(DuplicateJobError):  # somebody with the same key was faster
+        _enqueue(redis, run_id, only_once=True)
     return run_id
 
 
@@ -121,21 +164,19 @@ def check_request(settings: Settings, request: RunRequest) -> None:
 
     Raises: ConfigurationError, DatasetError: what is wrong, and what would be right.
     """
-    from_mapping(request.knobs)
+    knobs = resolve(
+        request.knobs, profile_knobs(request.profile or settings.profile), settings.seed
+    )
+    restored(settings, request, knobs)
     if not _NAME.fullmatch(request.name):
         raise ConfigurationError(
             f"name is {request.name!r}: use up to 100 letters, digits, dots, dashes, underscores"
         )
     if request.limit is not None and request.limit < 1:
         raise ConfigurationError(f"limit is {request.limit}: at least 1 query must be asked")
-    folder = request.dataset.removeprefix("folder:")
-    if folder != request.dataset:
-        root = settings.data_root.resolve()
-        if not (root / folder).resolve().is_relative_to(root):
-            raise DatasetError(f"data set {request.dataset!r} lies outside the data root {root}")
-    elif request.dataset not in known_datasets():
-        known = ", ".join(known_datasets())
-        raise DatasetError(f"unknown data set {request.dataset!r}; known: {known}")
+    # Both raise when there is no such data set.
+    if canonical_name(request.dataset).startswith(FOLDER_PREFIX):
+        folder_of(request.dataset, settings.data_root)
     if settings.data_root.is_dir():  # else only the coordinator can see the files
         load_dataset(request.dataset, request.split, settings.data_root)
 
@@ -147,8 +188,9 @@ def benchmark_status(redis: Redis, settings: Settings, run_id: str) -> RunView:
     if status.get("state") not in OVER:
         status = _live_status(redis, run_id) or status
         status = _with_the_death_of_its_job(redis, run_id, status)
-    metrics = read_json(settings.runs_folder, run_id, METRICS) or {}
-    finished = status.get("state") == "finished"
+    prefix = {FINISHED: "", CANCELLED: PARTIAL}.get(status.get("state", ""))
+    finished = prefix is not None
+    metrics = (finished and read_json(settings.runs_folder, run_id, f"{prefix}{METRICS}")) or {}
     return RunView(
         id=run_id,
         dataset=request.dataset,
@@ -160,7 +202,11 @@ def benchmark_status(redis: Redis, settings: Settings, run_id: str) -> RunView:
         note=status.get("note", ""),
         progress=status.get("progress", []),
         metrics=metrics.get("methods", {}) if finished else {},
-        counts=metrics.get("counts", {}) if finished else status.get("counts", {}),
+        intervals=metrics.get("intervals", {}) if finished else {},
+        deviations=metrics.get("deviations", []) if finished else [],
+        counts=metrics.get("counts", status.get("counts", {}))
+        if finished
+        else status.get("counts", {}),
         error=status.get("error", ""),
         submitted_at=status.get("submitted_at", ""),
     )
@@ -203,10 +249,14 @@ def resume_benchmark(redis: Redis, settings: Settings, run_id: str) -> RunView:
     Raises: ConfigurationError: no such run. PermanentError: it is finished, or under way.
     """
     view = benchmark_status(redis, settings, run_id)
+    while view.state not in OVER and _is_nobodys(redis, run_id):  # until that is certain
+        time.sleep(0.5)
+        view = benchmark_status(redis, settings, run_id)
     if view.state not in (FAILED, CANCELLED):
         raise PermanentError(f"run {run_id} is {view.state}: there is nothing to resume")
-    redis.delete(cancel_key(run_id), run_key(run_id))
-    change_status(settings.runs_folder, run_id, state=QUEUED, error="")
+    with clear_about_the_disk(run_folder(settings.runs_folder, run_id), run_id):
+        change_status(settings.runs_folder, run_id, state=QUEUED, error="")
+    redis.delete(cancel_key(run_id), run_key(run_id), lost_key(run_id))
     _enqueue(redis, run_id)
     return benchmark_status(redis, settings, run_id)
 
@@ -216,7 +266,11 @@ def job_id_of(run_id: str) -> str:
     return f"run-{hashlib.sha256(run_id.encode()).hexdigest()[:32]}"
 
 
-def _enqueue(redis: Redis, run_id: str) -> None:
+def _enqueue(redis: Redis, run_id: str, only_once: bool = False) -> None:
+    """Queue the run's job in place of a former one.
+
+    Raises: DuplicateJobError: there is one, and it was to be `only_once`.
+    """
     benchmark_queue(redis).enqueue(
         FUNCTION,
         run_id,
@@ -225,12 +279,13 @@ def _enqueue(redis: Redis, run_id: str) -> None:
         retry=retry_policy(),
         result_ttl=_FLAG_KEPT_S,
         failure_ttl=_FLAG_KEPT_S,
+        unique=only_once,
     )
 
 
 def _job(redis: Redis, run_id: str) -> Job | None:
     try:
-        return Job.fetch(job_id_of(run_id), connection=redis, serializer=MsgpackSerializer)
+        return BenchmarkJob.fetch(job_id_of(run_id), connection=redis, serializer=MsgpackSerializer)
     except NoSuchJobError:
         return None
 
@@ -247,6 +302,11 @@ def _live_status(redis: Redis, run_id: str) -> dict[str, Any] | None:
     payload = redis.hget(run_key(run_id), "status")
     if not isinstance(payload, bytes):
         return None
+    try:
+        msgspec.json.decode(payload, type=_Status)
+    except MALFORMED as error:
+        logger.warning("the status of run %s in Redis cannot be read: %s", run_id, error)
+        return None
     status: dict[str, Any] = json.loads(payload)
     return status
 
@@ -257,20 +317,52 @@ def _with_the_death_of_its_job(redis: Redis, run_id: str, status: dict[str, Any]
         return status
     job = _job(redis, run_id)
     if job is None:
-        why = "its job is not in the queue (was Redis emptied?); resume it"
+        if status.get("state") == RUNNING and not _has_been_nobodys(redis, run_id):
+            return status
+        why = "Redis has lost its job (it was emptied, or restarted without its data)"
     elif job.get_status() in _GONE:
-        why = "its coordinator died too often; see the log, then resume it"
+        why = "its coordinator died too often; the end of its log.txt may say of what"
     else:
         state = QUEUED if status.get("state") == RUNNING else status.get("state")
         return {**status, "state": state}
+    why += f": `xr runs resume {run_id}` goes on with what is recorded"
     return {**status, "state": FAILED, "error": status.get("error") or why}
+
+
+def _is_nobodys(redis: Redis, run_id: str) -> bool:
+    return not redis.exists(owner_key(run_id)) and _job(redis, run_id) is None
+
+
+def _has_been_nobodys(redis: Redis, run_id: str) -> bool:
+    """Whether a run without owner and job was so some seconds ago already.
+
+    A Redis that was emptied has lost owner and job of a coordinator that goes on all the same; it
+    says so when it renews its lease.
+    """
+    marker = lost_key(run_id)
+    redis.set(marker, 1, nx=True, px=_LOST_KEPT_MS)
+    left_ms = redis.pttl(marker)
+    assert isinstance(left_ms, int)
+    return left_ms < _LOST_KEPT_MS - _LOST_AFTER_MS
+
+
+def _queued_for_certain(redis: Redis, settings: Settings, run_id: str) -> str:
+    """Queue a run again whose first submission ended (was killed) before it did; its id."""
+    status = read_json(settings.runs_folder, run_id, STATUS) or {}
+    if status.get("state") == QUEUED and _is_nobodys(redis, run_id):
+        with contextlib.suppress(DuplicateJobError):
+            _enqueue(redis, run_id, only_once=True)
+    return run_id
 
 
 def _live_agents(redis: Redis) -> list[LiveAgent]:
     """As `BusClient.live_agents`, for callers without an event loop."""
     names = redis.smembers(keys.AGENTS)
     assert isinstance(names, set)
-    beats = [redis.get(keys.heartbeat(name.decode())) for name in names if isinstance(name, bytes)]
-    return [
-        msgspec.msgpack.decode(beat, type=LiveAgent) for beat in beats if isinstance(beat, bytes)
+    named = [
+        keys.heartbeat(name.decode(errors="replace")) for name in names if isinstance(name, bytes)
     ]
+    beats = redis.mget(named) if named else []
+    assert isinstance(beats, list)
+    read = (read_heartbeat(beat) for beat in beats if isinstance(beat, bytes))
+    return [agent for agent in read if agent is not None]

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, cast, get_args
 
 import msgspec
 from redis.asyncio import Redis
 
-from gateway.records import AgentView, DeadLetterView
+from gateway.records import AgentView, DeadLetterView, WorkerView
 from shared.bus import keys
 from shared.bus.client import BusClient
-from shared.bus.records import SetAside
+from shared.bus.records import LiveAgent, SetAside
 from shared.contracts.messages import RequestMessage, decode
 from shared.contracts.skills import AgentName
 from shared.errors import DecodeError, PermanentError
 from shared.settings import Settings
+
+MOST_DEAD_LETTERS = 1_000
+_LONGEST_TEXT = 2_000
+_MOST_ITEMS = 50
+_COUNTS = {
+    "answered": "processed",
+    "failures": "failures",
+    "batches": "batches",
+    "redelivered": "redelivered",
+    "dead_lettered": "dead_lettered",
+    "parked": "parked",
+    "late": "late",
+    "handed_back": "handed_back",
+    "too_new": "too_new",
+    "cache_hits": "cache_hits",
+    "cache_misses": "cache_misses",
+}
+"""Name of a count -> the heartbeat's field; a worker of another version may lack some."""
 
 
 class RedisAgentBoard:
     """`gateway.ports.AgentBoard` over the message bus."""
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
-        # The gateway sends no requests, so nothing ever arrives at this reply list.
+        # The board sends no requests, so nothing ever arrives at this reply list.
         self._bus = BusClient(redis, keys.reply("gateway"), settings.queue_limit)
 
     async def agents(self) -> list[AgentView]:
@@ -29,19 +48,24 @@ class RedisAgentBoard:
         views = []
         for agent in get_args(AgentName):
             depth = await self._bus.depth(agent)
+            workers = [worker for worker in living if worker.agent == agent]
             views.append(
                 AgentView(
                     agent=agent,
-                    workers=[worker.worker for worker in living if worker.agent == agent],
+                    workers=[worker.worker for worker in workers],
                     waiting=depth.waiting,
                     pending=depth.pending,
                     dead=depth.dead,
+                    parked=depth.parked,
+                    oldest_age_s=round(depth.oldest_age_s, 3),
+                    details=[_worker(worker) for worker in workers],
                 )
             )
         return views
 
     async def dead_letters(self, agent: str) -> list[DeadLetterView]:
-        return [_view(letter) for letter in await self._bus.dead_letters(cast(AgentName, agent))]
+        letters = await self._bus.dead_letters(cast(AgentName, agent), MOST_DEAD_LETTERS)
+        return [_view(letter) for letter in letters]
 
     async def retry(self, agent: str, entry_id: str) -> bool:
         try:
@@ -51,15 +75,48 @@ class RedisAgentBoard:
         return True
 
 
-def _view(letter: SetAside) -> DeadLetterView:
-    return DeadLetterView(
-        entry_id=letter.entry_id, reason=letter.reason, message=_readable(letter.payload)
+def _worker(beat: LiveAgent) -> WorkerView:
+    return WorkerView(
+        worker=beat.worker,
+        ready=beat.ready,
+        in_flight=beat.in_flight,
+        busy_share=round(beat.busy_share, 3),
+        batch_fill=round(beat.batch_fill, 3),
+        counts={name: getattr(beat, at) for name, at in _COUNTS.items() if hasattr(beat, at)},
     )
 
 
-def _readable(payload: bytes) -> dict[str, Any]:
+def _view(letter: SetAside) -> DeadLetterView:
+    at = datetime.datetime.fromtimestamp(letter.at_s, datetime.UTC)
+    known = {
+        "entry_id": letter.entry_id,
+        "reason": _cut(letter.reason),
+        "deliveries": letter.deliveries,
+        "job_id": _cut(letter.job_id),
+        "at": at.isoformat(timespec="seconds"),
+        "size_bytes": len(letter.payload),
+    }
     try:
-        message: dict[str, Any] = msgspec.to_builtins(decode(payload, RequestMessage))
+        message = decode(letter.payload, RequestMessage)
     except DecodeError as error:
-        return {"undecodable": str(error), "hex": payload[:200].hex()}
-    return message
+        unreadable = {"undecodable": _cut(str(error)), "hex": letter.payload[:200].hex()}
+        return DeadLetterView(**known, message=unreadable)
+    return DeadLetterView(
+        **known,
+        query_id=_cut(message.query_id),
+        skill=type(message.body).__name__,
+        message=_cut(msgspec.to_builtins(message)),
+    )
+
+
+def _cut(value: Any) -> Any:
+    """`value` for reading: long texts, bytes and lists end where nobody reads on."""
+    if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+        return f"{value[:_LONGEST_TEXT]}... ({len(value)} characters)"
+    if isinstance(value, list | tuple):
+        kept = [_cut(item) for item in value[:_MOST_ITEMS]]
+        return kept if len(value) <= _MOST_ITEMS else [*kept, f"... ({len(value)} items)"]
+    if isinstance(value, dict):
+        kept_items = list(value.items())[:_MOST_ITEMS]
+        return {_cut(str(name)): _cut(item) for name, item in kept_items}
+    return value

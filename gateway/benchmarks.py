@@ -10,7 +10,7 @@ from redis import Redis
 
 from broker import submission
 from gateway.errors import ApiError
-from gateway.records import BenchmarkRequest, BenchmarkView
+from gateway.records import BenchmarkRequest, BenchmarkView, CoordinatorsView
 from shared.datasets import known_datasets
 from shared.errors import ConfigurationError, DatasetError
 from shared.settings import Settings
@@ -47,6 +47,10 @@ class BrokerBenchmarks:
 
     async def resume(self, benchmark_id: str) -> BenchmarkView | None:
         return await self._known(submission.resume_benchmark, benchmark_id)
+
+    async def coordinators(self) -> CoordinatorsView:
+        now = await asyncio.to_thread(submission.coordinators_now, self._redis)
+        return CoordinatorsView.model_validate(msgspec.to_builtins(now))
 
     async def _known(
         self, call: Callable[[Redis, Settings, str], submission.RunView], benchmark_id: str

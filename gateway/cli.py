@@ -12,7 +12,19 @@ import typer
 from rich.markup import escape
 
 from gateway.client import GatewayError
-from gateway.commands import agents, benchmarks, demo, output, services
+from gateway.commands import (
+    agents,
+    benchmarks,
+    datasets,
+    demo,
+    index,
+    output,
+    plan,
+    runs,
+    services,
+    submission,
+    sweep,
+)
 from gateway.commands.benchmarks import RunFailedError
 from gateway.supervisor import ServiceFailedError
 from shared.errors import PermanentError, XRError
@@ -34,10 +46,15 @@ app.command()(services.gateway)
 app.command()(services.coordinator)
 app.command()(services.agent)
 app.command()(benchmarks.bench)
-app.add_typer(benchmarks.runs_app, name="runs")
+app.add_typer(runs.runs_app, name="runs")
+app.command()(sweep.sweep)
+app.command()(plan.plan)
 app.command()(benchmarks.cancel)
 app.command()(agents.status)
 app.add_typer(agents.dead_app, name="dead")
+app.add_typer(datasets.datasets_app, name="datasets")
+app.add_typer(index.index_app, name="index")
+app.add_typer(submission.submission_app, name="submission")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,7 +95,7 @@ def exit_status(error: XRError) -> int:
         return USAGE if 400 <= error.problem.status < 500 else FAILED
     if isinstance(error, ServiceFailedError):
         return USAGE if error.misconfigured else FAILED
-    if isinstance(error, RunFailedError):
+    if isinstance(error, (RunFailedError, submission.RefusedSubmissionError)):
         return FAILED
     return USAGE if isinstance(error, PermanentError) else FAILED
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -18,10 +19,14 @@ from gateway.records import (
     BenchmarkList,
     BenchmarkRequest,
     BenchmarkView,
+    CoordinatorsView,
     DeadLetterList,
     Problem,
     Readiness,
     Record,
+    SearchRequest,
+    SearchView,
+    SubmissionList,
 )
 from shared.errors import PermanentError, TransientError
 
@@ -78,10 +83,24 @@ class GatewayClient:
         name: str = "",
         knobs: Mapping[str, Any] | None = None,
         limit: int | None = None,
+        restore: str = "",
+        skip_stages: int = 0,
+        index_only: bool = False,
+        retry_failed: bool = False,
+        read_images_again: bool = False,
     ) -> BenchmarkView:
         """Queue a benchmark; returns it with its id."""
         request = BenchmarkRequest(
-            dataset=dataset, split=split, name=name, knobs=dict(knobs or {}), limit=limit
+            dataset=dataset,
+            split=split,
+            name=name,
+            knobs=dict(knobs or {}),
+            limit=limit,
+            restore=restore,
+            skip_stages=skip_stages,
+            index_only=index_only,
+            retry_failed=retry_failed,
+            read_images_again=read_images_again,
         )
         body = request.model_dump(mode="json")
         return self._ask("POST", "/v1/benchmarks", BenchmarkView, json=body)
@@ -130,10 +149,14 @@ class GatewayClient:
     def download(
         self,
         benchmark_id: str,
-        kind: Literal["predictions", "manifest", "metrics-table"],
+        kind: str,
         path: Path,
     ) -> None:
-        """Write one of a run's result files to `path`."""
+        """Write one of a run's result files to `path`.
+
+        Args:
+            kind: predictions, manifest, metrics-table, or submissions/NAME.
+        """
         with (
             self._reached(),
             self._http.stream("GET", f"/v1/benchmarks/{benchmark_id}/{kind}") as response,
@@ -144,6 +167,17 @@ class GatewayClient:
             with path.open("wb") as file:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
+
+    def submissions(self, benchmark_id: str) -> list[str]:
+        """Names of the run's files for evaluation servers."""
+        path = f"/v1/benchmarks/{benchmark_id}/submissions"
+        return self._ask("GET", path, SubmissionList).submissions
+
+    def predictions(self, benchmark_id: str) -> Iterator[dict[str, Any]]:
+        """Each query's line of predictions.jsonl."""
+        answer = self._answer("GET", f"/v1/benchmarks/{benchmark_id}/predictions")
+        # Not by `iter_lines`, which ends lines at characters that image ids may hold.
+        yield from (json.loads(line) for line in answer.content.split(b"\n") if line)
 
     def metrics_table(self, benchmark_id: str) -> str:
         """The metrics as a table for reading."""
@@ -166,6 +200,19 @@ class GatewayClient:
     def retry_dead_letter(self, agent: str, entry_id: str) -> DeadLetterList:
         path = f"/v1/agents/{agent}/dead-letters/{entry_id}/retry"
         return self._ask("POST", path, DeadLetterList)
+
+    def retry_all_dead_letters(self, agent: str) -> DeadLetterList:
+        return self._ask("POST", f"/v1/agents/{agent}/dead-letters/retry", DeadLetterList)
+
+    def coordinators(self) -> CoordinatorsView | None:
+        """Who takes benchmark jobs, and how many wait."""
+        return self._ask("GET", "/v1/agents", AgentList).coordinators
+
+    def search(self, request: SearchRequest) -> SearchView:
+        """One search, before all benchmark work."""
+        patience_s = request.timeout_s + 10.0
+        body = request.model_dump(mode="json")
+        return self._ask("POST", "/v1/search", SearchView, json=body, timeout=patience_s)
 
     def _ask(self, method: str, path: str, kind: type[Answer], **options: Any) -> Answer:
         return kind.model_validate_json(self._answer(method, path, **options).content)

@@ -17,6 +17,7 @@ from shared.errors import PermanentError, TransientError, XRError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:xr:problem:"
+REDIS_AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 _log = logging.getLogger(__name__)
 
 
@@ -78,8 +79,13 @@ def install_error_handlers(app: FastAPI) -> None:
         )
         return problem(request, 503, "redis-unreachable", detail, headers={"Retry-After": "5"})
 
-    app.add_exception_handler(redis.exceptions.ConnectionError, on_redis_away)
-    app.add_exception_handler(redis.exceptions.TimeoutError, on_redis_away)
+    for away in REDIS_AWAY:
+        app.add_exception_handler(away, on_redis_away)
+
+    @app.exception_handler(redis.exceptions.ResponseError)
+    async def on_redis_refusal(request: Request, error: Exception) -> JSONResponse:
+        detail = f"Redis refuses the command ({error}): see its memory, disk and access rights"
+        return problem(request, 503, "redis-refuses", detail, headers={"Retry-After": "5"})
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:

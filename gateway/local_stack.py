@@ -19,6 +19,7 @@ from shared.settings import Settings
 
 _READY_WITHIN_S = 300.0
 _PROBE_TIMEOUT_S = 2.0
+_LAST_WORDS_S = 2.0
 
 
 class LocalStack:
@@ -68,7 +69,10 @@ class LocalStack:
                 for number in range(1, processes + 1)
             ]
         self.supervisor = Supervisor(
-            services, self.log_folder, environment=self._environment(settings)
+            services,
+            self.log_folder,
+            grace_s=settings.grace_s + _LAST_WORDS_S,
+            environment=self._environment(settings),
         )
 
     def __enter__(self) -> LocalStack:
@@ -101,6 +105,8 @@ class LocalStack:
             "XR_GATEWAY_URL": self.gateway_url,
             "XR_GATEWAY_HOST": "127.0.0.1",
             "XR_GATEWAY_PORT": str(self.gateway_port),
+            "XR_HEALTH_PORT": "0",  # one port cannot be that of all
+            "XR_DRAIN_S": "0",  # nobody routes requests between several gateways here
         }
         fields = {
             f"XR_{name.upper()}": getattr(settings, name) for name in settings.__struct_fields__

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
-from gateway.records import AgentView, BenchmarkRequest, BenchmarkView, DeadLetterView
+from gateway.records import (
+    AgentView,
+    BenchmarkRequest,
+    BenchmarkView,
+    CoordinatorsView,
+    DeadLetterView,
+    SearchRequest,
+    SearchView,
+)
 from shared.settings import Settings
 
 
@@ -36,6 +45,22 @@ class Benchmarks(Protocol):
         Raises: PermanentError: it is finished or under way.
         """
 
+    async def coordinators(self) -> CoordinatorsView:
+        """The queue of benchmark jobs, and the processes that take them."""
+
+
+class Searches(Protocol):
+    """Interactive searches."""
+
+    async def search(self, request: SearchRequest) -> SearchView:
+        """One search, at priority over all benchmark work.
+
+        Raises: ApiError: it cannot be done so. TransientError: an agent is missing.
+        """
+
+    async def aclose(self) -> None:
+        """Hang up; searches under way end."""
+
 
 class AgentBoard(Protocol):
     """Agents, their queues and dead letters. Every method may raise redis' ConnectionError."""
@@ -44,7 +69,7 @@ class AgentBoard(Protocol):
         """Every agent type, also those without a living worker."""
 
     async def dead_letters(self, agent: str) -> list[DeadLetterView]:
-        """What was given up, oldest first."""
+        """What was given up, oldest first, at most `MOST_DEAD_LETTERS`."""
 
     async def retry(self, agent: str, entry_id: str) -> bool:
         """Queue a dead letter again; False when there is none of that id."""
@@ -52,12 +77,18 @@ class AgentBoard(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """Everything a route works with; one per application."""
+    """Everything a route works with; one per application.
+
+    Attributes:
+        draining: set when the process was told to stop: it still answers, but wants no new work.
+    """
 
     settings: Settings
     benchmarks: Benchmarks
     board: AgentBoard
+    searches: Searches
     registry: CollectorRegistry
+    draining: threading.Event = field(default_factory=threading.Event)
 
 
 def _services(request: Request) -> Services:

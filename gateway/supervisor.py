@@ -57,7 +57,8 @@ class Service:
         ready: whether it does its work now; asked repeatedly, may raise OSError for "not yet".
         environment: variables on top of the supervisor's own.
         stage: a stage starts when every service of the lower stages is ready.
-        gives_up_on: exit statuses that a restart cannot mend (2: usage or configuration).
+        gives_up_on: exit statuses that a restart cannot mend (2: usage or configuration), until
+            the service has been ready once: what it found right then, it will find right again.
     """
 
     name: str
@@ -70,7 +71,10 @@ class Service:
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """How one service is: its state, the process id of its keeper, and how often it crashed."""
+    """How one service is: its state, the process id of its keeper, and how often it crashed.
+
+    A service that was ready once is restarted whenever it ends, however often that is.
+    """
 
     name: str
     state: State
@@ -78,6 +82,7 @@ class ServiceStatus:
     crashes: int
     last_exit: int | None
     log: Path
+    was_ready: bool = False
 
 
 class ServiceFailedError(PermanentError):
@@ -103,6 +108,7 @@ class _Keeper:
         self.crashes = 0
         self.crashes_in_a_row = 0
         self.last_exit: int | None = None
+        self.was_ready = False
         self.started_at = 0.0
         self.restart_at = 0.0
 
@@ -130,7 +136,13 @@ class _Keeper:
         alive = self.process is not None and self.process.returncode is None
         pid = self.process.pid if self.process is not None and alive else None
         return ServiceStatus(
-            self.service.name, self.state, pid, self.crashes, self.last_exit, self.log
+            self.service.name,
+            self.state,
+            pid,
+            self.crashes,
+            self.last_exit,
+            self.log,
+            self.was_ready,
         )
 
 
@@ -212,7 +224,8 @@ class Supervisor:
             failed = [
                 status
                 for status in statuses
-                if status.state == "failed" or status.crashes >= _CRASHES_AT_START
+                if status.state == "failed"
+                or (status.crashes >= _CRASHES_AT_START and not status.was_ready)
             ]
             if failed:
                 raise ServiceFailedError(_account(failed[0]), failed[0].state == "failed")
@@ -251,7 +264,7 @@ class Supervisor:
             if status is not None:
                 self._record_crash(keeper, status, now)
             elif keeper.state == "starting" and _is_ready(keeper.service):
-                keeper.state = "ready"
+                keeper.state, keeper.was_ready = "ready", True
 
     def _record_crash(self, keeper: _Keeper, status: int, now: float) -> None:
         if keeper.process is not None:
@@ -261,7 +274,7 @@ class Supervisor:
         keeper.last_exit = status
         keeper.crashes += 1
         keeper.crashes_in_a_row += 1
-        if status in keeper.service.gives_up_on:
+        if status in keeper.service.gives_up_on and not keeper.was_ready:
             keeper.state = "failed"
             return
         keeper.restart_at = now + self._backoff.pause_s(keeper.crashes_in_a_row)

@@ -25,16 +25,13 @@ def write_bytes(path: Path, data: bytes, *, keep_existing: bool = False) -> bool
     """
     if keep_existing and path.exists():
         return False
-    temporary = _temporary_name(path)
-    try:
+    with scratch_file(path) as temporary:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         written = _place_first(temporary, path) if keep_existing else _place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
     return written
 
 
@@ -59,14 +56,33 @@ def replacing(path: Path) -> Iterator[Path]:
 
     When the block raises, or writes nothing, `path` stays as it was.
     """
+    with scratch_file(path) as temporary:
+        yield temporary
+        move_into_place(temporary, path)
+
+
+@contextlib.contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write; it is gone at the end of the block.
+
+    For a file whose place is known only when it is written: see `move_into_place`. An OSError that
+    names no file (a full disk does not) is given the name of `path`.
+    """
     temporary = _temporary_name(path)
     try:
         yield temporary
-        _flush_file(temporary)
-        _place(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """A file on the same volume, whole by now, becomes `path`."""
+    _flush_file(temporary)
+    _place(temporary, path)
+    flush_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -76,7 +92,7 @@ def building_folder(path: Path) -> Iterator[Path]:
     When somebody else finished the same folder meanwhile, theirs stays and ours is dropped.
     When the block raises, nothing is left at `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folders(path.parent)
     temporary = _temporary_name(path)
     temporary.mkdir()
     try:
@@ -84,7 +100,7 @@ def building_folder(path: Path) -> Iterator[Path]:
         for folder, _, names in os.walk(temporary):
             for name in names:
                 _flush_file(Path(folder, name))
-            _flush_folder(Path(folder))
+            flush_folder(Path(folder))
         try:
             temporary.rename(path)
         except OSError:
@@ -92,7 +108,15 @@ def building_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
+
+
+def _make_folders(folder: Path) -> None:
+    """As `mkdir(parents=True, exist_ok=True)`; the new names survive a power cut."""
+    if not folder.is_dir():
+        _make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush_folder(folder.parent)
 
 
 def _temporary_name(path: Path) -> Path:
@@ -121,7 +145,8 @@ def _flush_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         # Some network file systems refuse fsync on folders; the rename is atomic there too.

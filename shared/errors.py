@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on bytes, of JSON or msgpack, that are no record of the kind asked for."""
+
 
 class XRError(Exception):
     """Root of all errors of this project."""
@@ -37,3 +42,15 @@ class DecodeError(XRError):
     def __init__(self, payload: bytes, cause: str) -> None:
         super().__init__(cause)
         self.payload = payload
+
+
+class NewerVersionError(DecodeError):
+    """A message this program is too old to read. It is not malformed: a newer one can.
+
+    Attributes:
+        version: the schema version it needs.
+    """
+
+    def __init__(self, payload: bytes, version: int, known: int) -> None:
+        super().__init__(payload, f"schema version {version}, this program reads up to {known}")
+        self.version = version

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,25 +19,40 @@ from typing import NamedTuple
 import msgspec
 
 from shared import atomic_files
-from shared.errors import DatasetError, ItemError
-from shared.image_files import FileStamp, ImageFacts, StatCache, inspect_image, stamp_of
+from shared.contracts.limits import MAX_IMAGE_ID_CHARACTERS, too_long
+from shared.errors import MALFORMED, DatasetError, ItemError
+from shared.id_index import IdIndex
+from shared.image_files import (
+    FileStamp,
+    ImageFacts,
+    StatCache,
+    check_pixels,
+    inspect_image,
+    stamp_of,
+)
 from shared.json_lines import JsonLines
 
 LISTING = "gallery.jsonl"
 META = "meta.json"
+STAT_CACHE = "stat_cache.sqlite"
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _CHUNK = 256
 
 
 class GalleryRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the listing: an image, or why it is none (`failure`)."""
+    """One line of the listing: an image, or why it is none (`failure`).
+
+    `size` (bytes) and `mtime_ns` are the file's when it was read: while they stay, so does it.
+    """
 
     image_id: str
     path: str
     sha256: str = ""
     width: int = 0
     height: int = 0
+    size: int = 0
+    mtime_ns: int = 0
     failure: str = ""
 
 
@@ -77,27 +95,39 @@ class Gallery:
     def image_id(self, row: int) -> str:
         return self._row(row).image_id
 
-    @cached_property
+    @property
     def image_ids(self) -> tuple[str, ...]:
-        """All ids by row; read whole at the first use."""
+        """All ids by row; reads the whole listing."""
         return tuple(row.image_id for row in self.listing)
 
     @cached_property
-    def _rows_by_id(self) -> dict[str, int]:
-        return {image_id: row for row, image_id in enumerate(self.image_ids)}
+    def _rows_by_id(self) -> IdIndex:
+        return IdIndex((row.image_id for row in self.listing), len(self), self.image_id)
 
     def row_of(self, image_id: str) -> int:
         """Raises: DatasetError: no such image in this gallery."""
-        try:
-            return self._rows_by_id[image_id]
-        except KeyError:
-            raise DatasetError(f"gallery {self.key} has no image {image_id!r}") from None
+        row = self._rows_by_id.find(image_id)
+        if row is None:
+            raise DatasetError(f"gallery {self.key} has no image {image_id!r}")
+        return row
 
     def image_file(self, row: int) -> ImageFile:
-        """Raises: ItemError: no such row, or its image is missing or broken."""
+        """Where the image lies. A file that has been touched since is read, to see if it changed.
+
+        Raises: ItemError: no such row, or its image is missing, broken, or another one by now.
+        """
         entry = self._row(row)
         if entry.failure:
             raise ItemError(f"image {entry.image_id} ({entry.path}): {entry.failure}")
+        try:
+            unchanged = is_unchanged(entry)
+        except ItemError as error:
+            raise ItemError(f"image {entry.image_id} ({entry.path}): {error}") from error
+        if not unchanged:
+            raise ItemError(
+                f"image {entry.image_id} ({entry.path}) has changed since the gallery was written:"
+                " start the run again"
+            )
         return ImageFile(Path(entry.path), entry.sha256)
 
     def _row(self, row: int) -> GalleryRow:
@@ -116,108 +146,196 @@ def open_gallery(galleries_folder: Path, key: str) -> Gallery:
     folder = galleries_folder / key
     try:
         meta = msgspec.json.decode((folder / META).read_bytes(), type=GalleryMeta)
+        failures = {int(row): reason for row, reason in meta.failures.items()}
     except FileNotFoundError:
         raise DatasetError(f"no gallery {key} in {galleries_folder}; index its images") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, *MALFORMED) as error:
         raise DatasetError(f"{folder / META}: {error}") from error
     listing = JsonLines(folder / LISTING, GalleryRow)
     if len(listing) != meta.rows:
         raise DatasetError(f"{folder / LISTING} has {len(listing)} lines, not {meta.rows}")
-    failures = {int(row): reason for row, reason in meta.failures.items()}
     return Gallery(key, folder, meta.searchable, failures, listing)
+
+
+def is_unchanged(entry: GalleryRow, *, read: bool = False) -> bool:
+    """Whether the file still holds the image that is listed.
+
+    Args:
+        read: compare contents even if size and modification time are the same.
+    Raises: ItemError: the file cannot be read.
+    """
+    stamp = stamp_of(entry.path)
+    if not read and (stamp.size, stamp.mtime_ns) == (entry.size, entry.mtime_ns):
+        return True
+    try:
+        with open(entry.path, "rb") as file:  # noqa: PTH123 - the path is a string already
+            return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
+    except OSError as error:
+        raise ItemError(f"file cannot be read: {error.strerror}") from error
 
 
 def write_gallery(
     galleries_folder: Path,
-    images: Iterable[tuple[str, Path]],
+    images: Sequence[tuple[str, Path]],
     searchable: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     threads: int | None = None,
+    read_again: bool = False,
 ) -> Gallery:
     """Read, hash and check every image, and write the listing under its content's key.
 
     A missing or broken image keeps its row and is named in `failures`; the rest goes on. Files read
-    before and not changed since are not read again. The key depends on ids, contents and
-    `searchable`, not on where the files lie: the same images elsewhere get the same key, and the
-    listing then points to where they were seen last.
+    before and not changed since (same path, size, mtime, ctime) are not read again. The key depends
+    on ids, contents and `searchable`, not on where the files lie: the same images elsewhere get the
+    same key, and the listing then points to where they were seen last. What is held in memory is a
+    few bytes per image.
 
     Args:
-        images: (image id, path), searchable ones first.
+        images: (image id, path), searchable ones first; gone through twice.
         searchable: how many are searched; default all.
         progress: called with (images done, images in all) now and then.
         threads: images read at the same time; default one per core, at most 8.
+        read_again: read every file, known or not.
     Raises: DatasetError: no images, an id twice, or `searchable` out of range.
     """
-    listed = [(image_id, os.path.abspath(path)) for image_id, path in images]  # noqa: PTH100
-    searchable = len(listed) if searchable is None else searchable
-    _check_listing(listed, searchable)
+    searchable = len(images) if searchable is None else searchable
+    _check_listing(images, searchable)
     galleries_folder.mkdir(parents=True, exist_ok=True)
-    rows: list[GalleryRow] = []
     threads = threads or min(8, os.cpu_count() or 1)
+    key = GalleryKey(searchable)
+    failures: dict[str, str] = {}
+    done = 0
     with (
-        StatCache(galleries_folder / "stat_cache.sqlite") as cache,
+        StatCache(galleries_folder / STAT_CACHE) as cache,
         ThreadPoolExecutor(threads, "read-images") as pool,
+        atomic_files.scratch_file(galleries_folder / LISTING) as listing,
     ):
-        for first in range(0, len(listed), _CHUNK):
-            rows += _read_images(listed[first : first + _CHUNK], cache, pool)
-            if progress is not None:
-                progress(len(rows), len(listed))
-    key = _gallery_key(rows, searchable)
-    _write_files(galleries_folder / key, key, rows, searchable)
-    return open_gallery(galleries_folder, key)
+        with listing.open("wb") as file:
+            for chunk in _chunks(images):
+                for entry in _read_images(chunk, cache, pool, read_again):
+                    key.add(entry)
+                    file.write(msgspec.json.encode(entry) + b"\n")
+                    if entry.failure:
+                        failures[str(done)] = entry.failure
+                    done += 1
+                if progress is not None:
+                    progress(done, len(images))
+        meta = GalleryMeta(key.hexdigest(), done, searchable, failures)
+        _place(galleries_folder / meta.key, meta, listing)
+    mark_used(galleries_folder / meta.key)
+    return open_gallery(galleries_folder, meta.key)
 
 
-def _check_listing(listed: list[tuple[str, str]], searchable: int) -> None:
-    if not listed:
+class GalleryKey:
+    """Makes the key of a gallery from its rows, added in order."""
+
+    def __init__(self, searchable: int) -> None:
+        self._digest = hashlib.sha256(f"gallery 1 {searchable}\n".encode())
+
+    def add(self, entry: GalleryRow) -> None:
+        # A failure's reason is left out: it may name a place, and the key must not.
+        hashed = json.dumps([entry.image_id, entry.sha256 or "failed"])
+        self._digest.update(hashed.encode() + b"\n")
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()[:32]
+
+
+def mark_used(folder: Path) -> None:
+    """Note in the folder's modification time that it is in use, which keeps it from clean-ups."""
+    with contextlib.suppress(OSError):  # a volume mounted for reading only
+        os.utime(folder)
+
+
+def _check_listing(images: Sequence[tuple[str, Path]], searchable: int) -> None:
+    if not len(images):
         raise DatasetError("a gallery needs at least one image")
-    if not 0 < searchable <= len(listed):
-        raise DatasetError(f"{searchable} of {len(listed)} images searchable: use 1..{len(listed)}")
-    seen: set[str] = set()
-    for image_id, path in listed:
-        if not image_id or image_id in seen:
-            problem = f"two images have the id {image_id!r}" if image_id else "an image has no id"
-            raise DatasetError(f"{problem} (the second is {path!r})" if image_id else problem)
-        if not _is_text(image_id):
-            raise DatasetError(f"image id {image_id!r} is not valid Unicode; rename the file")
-        seen.add(image_id)
+    if not 0 < searchable <= len(images):
+        raise DatasetError(f"{searchable} of {len(images)} images searchable: use 1..{len(images)}")
+    ids = IdIndex(map(_checked_id, images), len(images), lambda row: images[row][0])
+    if (row := ids.first_duplicate()) is not None:
+        image_id, path = images[row]
+        raise DatasetError(
+            f"two images have the id {image_id!r} (the second is {os.fspath(path)!r})"
+        )
+
+
+def _checked_id(image: tuple[str, Path]) -> str:
+    image_id, path = image
+    if not image_id:
+        raise DatasetError(f"an image has no id ({os.fspath(path)!r})")
+    if not _is_text(image_id):
+        raise DatasetError(f"image id {image_id!r} is not valid Unicode; rename the file")
+    if problem := too_long("an image id", image_id, MAX_IMAGE_ID_CHARACTERS):
+        raise DatasetError(f"{problem} ({image_id[:40]!r}...)")
+    return image_id
+
+
+def _chunks(images: Sequence[tuple[str, Path]]) -> Iterator[list[tuple[str, str]]]:
+    """(image id, absolute path) of a few images at a time."""
+    remaining = iter(images)
+    while some := list(itertools.islice(remaining, _CHUNK)):
+        yield [(image_id, os.path.abspath(path)) for image_id, path in some]  # noqa: PTH100
 
 
 def _read_images(
-    listed: list[tuple[str, str]], cache: StatCache, pool: ThreadPoolExecutor
+    listed: list[tuple[str, str]], cache: StatCache, pool: ThreadPoolExecutor, read_again: bool
 ) -> list[GalleryRow]:
     """One row per image, in order; only what the cache does not know is read."""
-    found: list[ImageFacts | FileStamp | ItemError] = [_look_up(path, cache) for _, path in listed]
-    unread = [
-        (position, listed[position][1], stamp)
-        for position, stamp in enumerate(found)
-        if isinstance(stamp, FileStamp)
+    stamps = [_stamp(path) for _, path in listed]
+    facts: list[ImageFacts | ItemError | None] = [
+        stamp
+        if isinstance(stamp, ItemError)
+        else None
+        if read_again
+        else _known(path, stamp, cache)
+        for (_, path), stamp in zip(listed, stamps, strict=True)
     ]
+    unread = [position for position, found in enumerate(facts) if found is None]
     fresh = []
-    for (position, path, stamp), read in zip(
-        unread, pool.map(lambda entry: _inspect(entry[1]), unread), strict=True
-    ):
-        found[position] = read
-        if isinstance(read, ImageFacts):
-            fresh.append((path, stamp, read))
+    inspected = pool.map(_inspect, [listed[position][1] for position in unread])
+    for position, found in zip(unread, inspected, strict=True):
+        facts[position] = found
+        stamp = stamps[position]
+        if isinstance(found, ImageFacts) and isinstance(stamp, FileStamp):
+            fresh.append((listed[position][1], stamp, found))
     cache.remember(fresh)
     return [
-        GalleryRow(image_id, path, *outcome)
-        if isinstance(outcome, ImageFacts)
-        else GalleryRow(
-            image_id, path if _is_text(path) else ascii(path), failure=f"{outcome}".strip()
-        )
-        for (image_id, path), outcome in zip(listed, found, strict=True)
+        _row(image_id, path, stamp, found)
+        for (image_id, path), stamp, found in zip(listed, stamps, facts, strict=True)
     ]
 
 
-def _look_up(path: str, cache: StatCache) -> ImageFacts | FileStamp | ItemError:
+def _row(
+    image_id: str,
+    path: str,
+    stamp: FileStamp | ItemError,
+    facts: ImageFacts | ItemError | None,
+) -> GalleryRow:
+    if isinstance(stamp, FileStamp) and isinstance(facts, ImageFacts):
+        return GalleryRow(image_id, path, *facts, stamp.size, stamp.mtime_ns)
+    shown = path if _is_text(path) else ascii(path)
+    return GalleryRow(image_id, shown, failure=f"{facts}".strip())
+
+
+def _stamp(path: str) -> FileStamp | ItemError:
     if not _is_text(path):
         return ItemError("the file's path is not valid Unicode; rename it")
     try:
-        stamp = stamp_of(path)
+        return stamp_of(path)
     except ItemError as error:
         return error
-    return cache.find(path, stamp) or stamp
+
+
+def _known(path: str, stamp: FileStamp, cache: StatCache) -> ImageFacts | ItemError | None:
+    """What is remembered of the file; the limit of pixels may be another one by now."""
+    facts = cache.find(path, stamp)
+    try:
+        if facts is not None:
+            check_pixels(facts.width, facts.height)
+    except ItemError as error:
+        return error
+    return facts
 
 
 def _inspect(path: str) -> ImageFacts | ItemError:
@@ -235,28 +353,12 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _gallery_key(rows: list[GalleryRow], searchable: int) -> str:
-    digest = hashlib.sha256(f"gallery 1 {searchable}\n".encode())
-    for row in rows:
-        # The reason of a failure is left out: it may name a place, and the key must not.
-        digest.update(json.dumps([row.image_id, row.sha256 or "failed"]).encode() + b"\n")
-    return digest.hexdigest()[:32]
-
-
-def _write_files(folder: Path, key: str, rows: list[GalleryRow], searchable: int) -> None:
-    listing = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-    failures = {str(row): entry.failure for row, entry in enumerate(rows) if entry.failure}
-    meta = msgspec.to_builtins(GalleryMeta(key, len(rows), searchable, failures))
+def _place(folder: Path, meta: GalleryMeta, listing: Path) -> None:
+    """Put the listing into the gallery's folder, unless the same one is there already."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not _holds(folder / LISTING, listing):
-        atomic_files.write_bytes(folder / LISTING, listing)
-        atomic_files.write_json(folder / META, meta)  # last: the gallery is there when meta.json is
-    elif not (folder / META).exists():
-        atomic_files.write_json(folder / META, meta)
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    try:
-        return path.read_bytes() == content
-    except FileNotFoundError:
-        return False
+    there = (folder / LISTING).exists() and (folder / META).exists()
+    if there and filecmp.cmp(folder / LISTING, listing, shallow=False):
+        return
+    atomic_files.move_into_place(listing, folder / LISTING)
+    # Last: the gallery is there when meta.json is.
+    atomic_files.write_json(folder / META, msgspec.to_builtins(meta))

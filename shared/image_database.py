@@ -2,7 +2,8 @@
 
 A finished database is a folder named by its key: manifest.json (what it was made from, counts,
 failures), captions.jsonl, image_embeddings.npy, caption_embeddings.npy; row i belongs to row i of
-the gallery. `image_database_writer` builds it.
+the gallery. `image_database_writer` builds it. It never changes: asking again for what failed makes
+a new version, which has a key of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import DatasetError
+from shared.errors import MALFORMED, DatasetError
 from shared.json_lines import JsonLines
 
 MANIFEST = "manifest.json"
@@ -31,7 +32,7 @@ PARTS = "parts"
 FailedStep = Literal["image", "caption", "image_embedding", "caption_embedding"]
 Embeddings = npt.NDArray[np.float32]
 
-_KEY = re.compile(r"[0-9a-f]{32}")
+KEY_PATTERN = re.compile(r"[0-9a-f]{32}")
 
 
 class RowFailure(msgspec.Struct, frozen=True):
@@ -52,7 +53,11 @@ class CaptionRow(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """manifest.json: what the database was made from, and what failed."""
+    """manifest.json: what the database was made from, and what failed.
+
+    `files` maps file names to the sha256 of their bytes; `retries` counts the versions before this
+    one.
+    """
 
     key: str
     gallery: str
@@ -63,6 +68,18 @@ class Manifest(msgspec.Struct, frozen=True):
     dimensions: int
     failures: tuple[RowFailure, ...]
     schema_version: int = 1
+    retries: int = 0
+    files: dict[str, str] = {}
+
+
+class _Origin(msgspec.Struct, frozen=True):
+    """What of a manifest says which version of which database it is."""
+
+    key: str
+    gallery: str
+    captioner: dict[str, Any]
+    clip: dict[str, Any]
+    retries: int = 0
 
 
 class Captions(Sequence[str | None]):
@@ -123,21 +140,42 @@ class ImageDatabase:
         return self.manifest.rows
 
 
-def database_key(gallery_key: str, captioner: Mapping[str, Any], clip: Mapping[str, Any]) -> str:
+def database_key(
+    gallery_key: str, captioner: Mapping[str, Any], clip: Mapping[str, Any], retries: int = 0
+) -> str:
     """The key of the database of this gallery made by this captioner and this CLIP.
 
     Args:
         captioner: everything that shapes a caption: model, revision, prompt digest, image size, ...
         clip: everything that shapes an embedding: checkpoint, revision, preprocessing, ...
+        retries: how often what had failed was asked for again.
     Any change of any value, however small, is another key; the order of the entries is not.
     """
     if not captioner or not clip:
         raise DatasetError("captioner and CLIP must say who they are; an empty identity was given")
-    made_from = {"gallery": gallery_key, "captioner": captioner, "clip": clip}
+    made_from: dict[str, Any] = {"gallery": gallery_key, "captioner": captioner, "clip": clip}
+    if retries:
+        made_from["retries"] = retries
     canonical = json.dumps(
         made_from, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")
     )
     return hashlib.sha256(f"image database 1 {canonical}".encode()).hexdigest()[:32]
+
+
+def latest_version(
+    databases_folder: Path, gallery_key: str, captioner: Mapping[str, Any], clip: Mapping[str, Any]
+) -> int | None:
+    """The highest `retries` of the finished versions of a database, None when none is finished."""
+    first_key = database_key(gallery_key, captioner, clip)
+    found = []
+    for path in databases_folder.glob(f"*/{MANIFEST}"):
+        try:
+            origin = msgspec.json.decode(path.read_bytes(), type=_Origin)
+        except (OSError, *MALFORMED):
+            continue  # removed meanwhile, or damaged, which opening it will say
+        if database_key(origin.gallery, origin.captioner, origin.clip) == first_key:
+            found.append(origin.retries)
+    return max(found, default=None)
 
 
 def is_finished(databases_folder: Path, key: str) -> bool:
@@ -156,7 +194,7 @@ def open_image_database(databases_folder: Path, key: str) -> ImageDatabase:
     except FileNotFoundError:
         state = "is still being built" if (folder / PARTS).is_dir() else "does not exist"
         raise DatasetError(f"image database {folder} {state}; index the gallery first") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise DatasetError(f"{folder / MANIFEST}: {error}") from error
     lines = JsonLines(folder / CAPTIONS, CaptionRow)
     if len(lines) != manifest.rows:
@@ -173,7 +211,7 @@ def open_image_database(databases_folder: Path, key: str) -> ImageDatabase:
 
 
 def _checked(key: str) -> str:
-    if not _KEY.fullmatch(key):
+    if not KEY_PATTERN.fullmatch(key):
         raise DatasetError(f"{key!r} is no image database key: 32 hexadecimal digits")
     return key
 
@@ -181,7 +219,7 @@ def _checked(key: str) -> str:
 def _open_matrix(path: Path, shape: tuple[int, int]) -> Embeddings:
     try:
         matrix: Embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy parses the header with half of Python's own parser
         raise DatasetError(f"{path}: {error}") from error
     if matrix.shape != shape or matrix.dtype != np.float32:
         raise DatasetError(f"{path} holds {matrix.dtype} {matrix.shape}, not float32 {shape}")

@@ -3,7 +3,8 @@
 The rows are cut into chunks. For each chunk three parts are written durably as they arrive:
 captions, image embeddings, caption embeddings. A build that was killed resumes with the parts that
 are missing. The first part written wins, so that two builders at once end with one consistent
-database: caption embeddings are always those of the captions that are kept.
+database: caption embeddings are always those of the captions that are kept. What is held in memory
+is one chunk.
 """
 
 from __future__ import annotations
@@ -11,37 +12,34 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
-
-from shared import atomic_files
 from shared.contracts.skills import Caption, ItemFailure, Vector
-from shared.errors import DatasetError, TransientError
-from shared.galleries import Gallery
+from shared.errors import TransientError
+from shared.galleries import Gallery, mark_used
 from shared.image_database import (
-    CAPTION_EMBEDDINGS,
-    CAPTIONS,
-    IMAGE_EMBEDDINGS,
-    MANIFEST,
     PARTS,
-    CaptionRow,
-    FailedStep,
     ImageDatabase,
-    Manifest,
-    RowFailure,
     database_key,
     is_finished,
+    latest_version,
     open_image_database,
+)
+from shared.image_database_chunks import Chunks, failed_rows
+from shared.image_database_merging import Merging, NothingEmbeddedError
+from shared.image_database_parts import (
+    CaptionPart,
+    PartKind,
+    Parts,
+    VectorPart,
+    caption_part,
+    vector_part,
 )
 
 CHUNK_ROWS = 64
 """Rows per part: what a kill costs at most, per step."""
 
-PartKind = Literal["captions", "images", "caption-embeddings"]
-_EXPECTED_UNIT = 1e-3
+_KINDS: tuple[PartKind, ...] = ("captions", "images", "caption-embeddings")
 
 
 class CaptionChunk(NamedTuple):
@@ -51,41 +49,25 @@ class CaptionChunk(NamedTuple):
     captions: tuple[str, ...]
 
 
-class BuildProgress(NamedTuple):
-    """Chunks done of each step, and chunks in all."""
+class StepProgress(NamedTuple):
+    """Chunks done of one step, and chunks it has in all."""
 
-    captions: int
-    image_embeddings: int
-    caption_embeddings: int
+    done: int
     chunks: int
 
 
-class _Plan(msgspec.Struct, frozen=True):
-    chunk_rows: int
-
-
-class _CaptionPart(msgspec.Struct, frozen=True):
-    captions: dict[int, str]
-    failures: dict[int, str]
-
-
-class _VectorPart(msgspec.Struct, frozen=True):
-    """`vectors`: float32 little-endian, one row per entry of `rows`, in that order."""
-
-    rows: tuple[int, ...]
-    vectors: bytes
-    failures: dict[int, str]
-
-    def matrix(self) -> npt.NDArray[np.float32]:
-        vectors = np.frombuffer(self.vectors, dtype="<f4")
-        return vectors.reshape(len(self.rows), -1) if self.rows else vectors.reshape(0, 0)
-
-
-Part = TypeVar("Part", _Plan, _CaptionPart, _VectorPart)
+class BuildProgress(NamedTuple):
+    captions: StepProgress
+    image_embeddings: StepProgress
+    caption_embeddings: StepProgress
 
 
 class ImageDatabaseWriter:
-    """One builder's hand on a database that is being built."""
+    """One builder's hand on a database that is being built.
+
+    Attributes:
+        key: of the version that is being built, or is there already.
+    """
 
     def __init__(
         self,
@@ -94,15 +76,28 @@ class ImageDatabaseWriter:
         captioner: Mapping[str, Any],
         clip: Mapping[str, Any],
         chunk_rows: int = CHUNK_ROWS,
+        retry_failed: bool = False,
     ) -> None:
-        """Begin or resume the database of `gallery`; see `database_key` for the identities."""
-        self.key = database_key(gallery.key, captioner, clip)
+        """Begin, resume or find the database of `gallery`; see `database_key` for the identities.
+
+        Args:
+            retry_failed: when its last version has rows that failed though their image is readable,
+                begin a new version, for which only these are asked.
+        """
         self._databases_folder = databases_folder
-        self._folder = databases_folder / self.key
         self._gallery = gallery
         self._captioner = dict(captioner)
         self._clip = dict(clip)
-        self._chunk_rows = self._agree_on_chunks(chunk_rows)
+        self._retries = latest_version(databases_folder, gallery.key, captioner, clip) or 0
+        former = self._version_to_retry() if retry_failed else None
+        if former is not None:
+            self._retries += 1
+        self.key = self._key_of_version()
+        self._folder = databases_folder / self.key
+        self._parts = (
+            None if self._is_finished() else Parts(self._folder / PARTS, gallery.key, chunk_rows)
+        )
+        self._chunks = Chunks(gallery, former, self._parts, chunk_rows)
 
     # --- what is missing --------------------------------------------------------------------------
 
@@ -114,22 +109,28 @@ class ImageDatabaseWriter:
         """Rows whose images are still to be embedded, chunk by chunk."""
         return self._missing("images")
 
+    def unfinished_captions(self) -> Iterator[tuple[int, ...]]:
+        """Rows whose captions, or the embeddings of these, are missing, chunk by chunk."""
+        return self._missing("caption-embeddings")
+
     def missing_caption_embeddings(self) -> Iterator[CaptionChunk]:
         """Captions still to be embedded, of the chunks that are captioned by now."""
-        for rows in self._missing("caption-embeddings"):
-            chunk = self._captions_of(rows)
+        for rows in self.unfinished_captions():
+            chunk = self.captions_of(rows)
             if chunk is not None and chunk.rows:
                 yield chunk
 
+    def captions_of(self, rows: Sequence[int]) -> CaptionChunk | None:
+        """The captions kept for a chunk, None when it isn't captioned yet."""
+        try:
+            part = self._chunks.captions(rows)
+        except FileNotFoundError:
+            return None
+        kept = sorted(part.captions.items())
+        return CaptionChunk(tuple(row for row, _ in kept), tuple(text for _, text in kept))
+
     def progress(self) -> BuildProgress:
-        chunks = list(self._chunks())
-        if is_finished(self._databases_folder, self.key):
-            return BuildProgress(len(chunks), len(chunks), len(chunks), len(chunks))
-        done = [
-            sum(self._is_done(kind, rows) for rows in chunks)
-            for kind in ("captions", "images", "caption-embeddings")
-        ]
-        return BuildProgress(done[0], done[1], done[2], len(chunks))
+        return BuildProgress(*(self._progress_of(kind) for kind in _KINDS))
 
     # --- what arrives -----------------------------------------------------------------------------
 
@@ -140,211 +141,101 @@ class ImageDatabaseWriter:
 
         Returns: the captions that are kept (another builder's, if it was first), to be embedded.
         """
-        captions: dict[int, str] = {}
-        failures: dict[int, str] = {}
-        for row, result in zip(rows, results, strict=True):
-            if isinstance(result, ItemFailure):
-                failures[row] = result.reason
-            elif not result.text.strip():
-                failures[row] = "the caption is empty"
-            else:
-                captions[row] = result.text
-        self._put("captions", rows, _CaptionPart(captions, failures))
-        kept = self._captions_of(rows)
-        return kept or CaptionChunk(tuple(captions), tuple(captions.values()))
+        part = caption_part(rows, results)
+        self._put("captions", rows, part)
+        kept = self.captions_of(rows)
+        return kept or CaptionChunk(tuple(part.captions), tuple(part.captions.values()))
 
     def add_image_embeddings(
         self, rows: Sequence[int], results: Sequence[Vector | ItemFailure]
     ) -> None:
         """Keep a chunk's image embeddings, one result per row."""
-        self._put("images", rows, _vector_part(rows, results))
+        self._put("images", rows, vector_part(rows, results))
 
     def add_caption_embeddings(
         self, rows: Sequence[int], results: Sequence[Vector | ItemFailure]
     ) -> None:
         """Keep a chunk's caption embeddings, one result per row that has a caption."""
-        self._put("caption-embeddings", rows, _vector_part(rows, results))
+        self._put("caption-embeddings", rows, vector_part(rows, results))
 
     # --- the end ----------------------------------------------------------------------------------
 
     def finish(self) -> ImageDatabase:
         """Merge the parts into the database and open it. Finishing twice, or both of two builders
-        finishing, is harmless.
+        finishing, is harmless. Where asking again has helped no row, the former version stays.
 
         Raises:
             TransientError: parts are missing or damaged (those are dropped): build on.
-            DatasetError: nothing could be embedded, or the embeddings differ in length.
+            DatasetError: not one image could be embedded; the next build asks for all again.
         """
-        if not is_finished(self._databases_folder, self.key):
+        if not self._is_finished():
             try:
-                self._merge()
+                self._check_complete()
+                if self._chunks.former is not None and not self._chunks.have_healed():
+                    self._drop_parts()
+                    shutil.rmtree(self._folder, ignore_errors=True)
+                    return self._chunks.former
+                merging = Merging(self._folder, self._gallery, self._chunks)
+                merging.run(self.key, self._captioner, self._clip, self._retries)
+            except NothingEmbeddedError:
+                self._drop_parts()
+                raise
             except FileNotFoundError:
                 # Another builder finished and removed the parts while we were merging them.
-                if not is_finished(self._databases_folder, self.key):
+                if not self._is_finished():
                     raise
-        shutil.rmtree(self._folder / PARTS, ignore_errors=True)
+        self._drop_parts()
+        mark_used(self._folder)
         return open_image_database(self._databases_folder, self.key)
 
-    def _merge(self) -> None:
+    def _check_complete(self) -> None:
         progress = self.progress()
-        if min(progress[:3]) < progress.chunks:
-            raise TransientError(f"image database {self.key} is not complete: {progress}")
-        failures = [
-            self._failure(row, "image", reason) for row, reason in self._gallery.failures.items()
-        ]
-        dimensions = self._dimensions()
-        with atomic_files.replacing(self._folder / IMAGE_EMBEDDINGS) as path:
-            failures += self._merge_vectors("images", "image_embedding", path, dimensions)
-        with atomic_files.replacing(self._folder / CAPTION_EMBEDDINGS) as path:
-            failures += self._merge_vectors(
-                "caption-embeddings", "caption_embedding", path, dimensions
+        if any(step.done < step.chunks for step in progress) and not self._is_finished():
+            done = ", ".join(
+                f"{kind} {step.done}/{step.chunks}"
+                for kind, step in zip(_KINDS, progress, strict=True)
             )
-        atomic_files.write_jsonl(self._folder / CAPTIONS, self._merge_captions(failures))
-        manifest = Manifest(
-            key=self.key,
-            gallery=self._gallery.key,
-            captioner=self._captioner,
-            clip=self._clip,
-            rows=len(self._gallery),
-            searchable=self._gallery.searchable,
-            dimensions=dimensions,
-            failures=tuple(sorted(failures, key=lambda failure: (failure.row, failure.step))),
-        )
-        atomic_files.write_json(self._folder / MANIFEST, msgspec.to_builtins(manifest))
+            raise TransientError(f"image database {self.key} is not complete: {done}")
 
-    def _merge_captions(self, failures: list[RowFailure]) -> Iterator[dict[str, Any]]:
-        """The lines of captions.jsonl by row; what failed is appended to `failures`."""
-        for chunk in self._chunks(with_failed=True):
-            good = self._without_failed(chunk)
-            part = self._read("captions", good, _CaptionPart) if good else _CaptionPart({}, {})
-            failures += [
-                self._failure(row, "caption", reason) for row, reason in part.failures.items()
-            ]
-            for row in chunk:
-                yield msgspec.to_builtins(CaptionRow(row, part.captions.get(row)))
+    # --- versions and parts -----------------------------------------------------------------------
 
-    def _merge_vectors(
-        self, kind: PartKind, step: FailedStep, path: Path, dimensions: int
-    ) -> list[RowFailure]:
-        merged = np.lib.format.open_memmap(  # zero where nothing is written
-            path, mode="w+", dtype=np.dtype("<f4"), shape=(len(self._gallery), dimensions)
-        )
-        failures = []
-        for rows in self._chunks():
-            if kind == "caption-embeddings" and not self._has_captions(rows):
-                continue
-            part = self._read(kind, rows, _VectorPart)
-            if part.rows:
-                vectors = part.matrix()
-                if vectors.shape[1] != dimensions:
-                    raise DatasetError(
-                        f"image database {self.key}: embeddings of {vectors.shape[1]} and of"
-                        f" {dimensions} numbers; remove {self._folder} and build again"
-                    )
-                merged[list(part.rows)] = vectors
-            failures += [self._failure(row, step, why) for row, why in part.failures.items()]
-        merged.flush()
-        return failures
+    def _key_of_version(self) -> str:
+        return database_key(self._gallery.key, self._captioner, self._clip, self._retries)
 
-    def _dimensions(self) -> int:
-        for rows in self._chunks():
-            part = self._read("images", rows, _VectorPart)
-            if part.rows:
-                return int(part.matrix().shape[1])
-        raise DatasetError(f"no image of gallery {self._gallery.key} could be embedded")
+    def _version_to_retry(self) -> ImageDatabase | None:
+        key = self._key_of_version()
+        if not is_finished(self._databases_folder, key):
+            return None
+        former = open_image_database(self._databases_folder, key)
+        return former if any(failed_rows(former).values()) else None
 
-    def _failure(self, row: int, step: FailedStep, reason: str) -> RowFailure:
-        return RowFailure(row, self._gallery.image_id(row), step, reason)
-
-    # --- chunks and parts -------------------------------------------------------------------------
-
-    def _chunks(self, with_failed: bool = False) -> Iterator[tuple[int, ...]]:
-        """Rows chunk by chunk, without those whose image is missing or broken, unless asked."""
-        for first in range(0, len(self._gallery), self._chunk_rows):
-            rows = tuple(range(first, min(first + self._chunk_rows, len(self._gallery))))
-            kept = rows if with_failed else self._without_failed(rows)
-            if kept:
-                yield kept
-
-    def _without_failed(self, rows: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(row for row in rows if row not in self._gallery.failures)
+    def _is_finished(self) -> bool:
+        return is_finished(self._databases_folder, self.key)
 
     def _missing(self, kind: PartKind) -> Iterator[tuple[int, ...]]:
-        for rows in self._chunks():
-            if is_finished(self._databases_folder, self.key):
+        for _, asked in self._chunks.each(kind):
+            if self._is_finished():
                 return
-            if not self._is_done(kind, rows):
-                yield rows
+            if asked and not self._chunks.is_done(kind, asked):
+                yield asked
 
-    def _is_done(self, kind: PartKind, rows: Sequence[int]) -> bool:
-        if self._part_path(kind, rows).exists():
-            return True
-        if kind != "caption-embeddings":
-            return False
-        return self._part_path("captions", rows).exists() and not self._has_captions(rows)
+    def _progress_of(self, kind: PartKind) -> StepProgress:
+        finished = self._is_finished()
+        done = chunks = 0
+        for _, asked in self._chunks.each(kind):
+            if asked:
+                chunks += 1
+                done += finished or self._chunks.is_done(kind, asked)
+        return StepProgress(done, chunks)
 
-    def _has_captions(self, rows: Sequence[int]) -> bool:
-        return bool(self._read("captions", rows, _CaptionPart).captions)
-
-    def _captions_of(self, rows: Sequence[int]) -> CaptionChunk | None:
-        try:
-            part = self._read("captions", rows, _CaptionPart)
-        except FileNotFoundError:
-            return None
-        kept = sorted(part.captions.items())
-        return CaptionChunk(tuple(row for row, _ in kept), tuple(text for _, text in kept))
-
-    def _part_path(self, kind: PartKind, rows: Sequence[int]) -> Path:
-        first = rows[0] - rows[0] % self._chunk_rows
-        return self._folder / PARTS / f"{kind}-{first:08d}.msgpack"
-
-    def _put(self, kind: PartKind, rows: Sequence[int], part: _CaptionPart | _VectorPart) -> None:
-        expected = self._without_failed(
-            tuple(range(rows[0] - rows[0] % self._chunk_rows, len(self._gallery)))
-        )[: len(rows)]
-        if kind != "caption-embeddings" and tuple(rows) != expected:
+    def _put(self, kind: PartKind, rows: Sequence[int], part: CaptionPart | VectorPart) -> None:
+        if kind != "caption-embeddings" and not self._chunks.is_chunk(kind, rows):
             raise ValueError(f"rows {rows[0]}..{rows[-1]} are not one of the chunks handed out")
-        if is_finished(self._databases_folder, self.key):
-            return
-        path = self._part_path(kind, rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.write_bytes(path, msgspec.msgpack.encode(part), keep_existing=True)
+        if not self._is_finished():
+            self._chunks.put(kind, rows, part)
 
-    def _read(self, kind: PartKind, rows: Sequence[int], part_type: type[Part]) -> Part:
-        return _decode(self._part_path(kind, rows), part_type)
-
-    def _agree_on_chunks(self, chunk_rows: int) -> int:
-        """The chunk size of whoever began this database."""
-        if is_finished(self._databases_folder, self.key):
-            return chunk_rows
-        path = self._folder / PARTS / "plan.msgpack"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plan = msgspec.msgpack.encode(_Plan(chunk_rows))
-        atomic_files.write_bytes(path, plan, keep_existing=True)
-        return _decode(path, _Plan).chunk_rows
-
-
-def _decode(path: Path, part_type: type[Part]) -> Part:
-    try:
-        return msgspec.msgpack.decode(path.read_bytes(), type=part_type)
-    except msgspec.DecodeError as error:
-        path.unlink(missing_ok=True)
-        raise TransientError(f"{path} was damaged and has been dropped; build again") from error
-
-
-def _vector_part(rows: Sequence[int], results: Sequence[Vector | ItemFailure]) -> _VectorPart:
-    kept: list[int] = []
-    vectors: list[bytes] = []
-    failures: dict[int, str] = {}
-    for row, result in zip(rows, results, strict=True):
-        if isinstance(result, ItemFailure):
-            failures[row] = result.reason
-            continue
-        vector = np.frombuffer(result.values, dtype="<f4")
-        # A vector of NaNs has a length of NaN, which fails the comparison too.
-        if not abs(float(np.linalg.norm(vector)) - 1.0) <= _EXPECTED_UNIT:
-            failures[row] = "the embedding is not a finite vector of length 1"
-            continue
-        kept.append(row)
-        vectors.append(result.values)
-    return _VectorPart(tuple(kept), b"".join(vectors), failures)
+    def _drop_parts(self) -> None:
+        if self._parts is not None:
+            self._parts.drop()
+        else:
+            shutil.rmtree(self._folder / PARTS, ignore_errors=True)

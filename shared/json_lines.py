@@ -11,9 +11,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import DatasetError
+from shared.errors import MALFORMED, DatasetError
 
 Row = TypeVar("Row")
+
+_BLOCK_BYTES = 1 << 20
 
 
 class JsonLines(Sequence[Row], Generic[Row]):
@@ -54,7 +56,7 @@ class JsonLines(Sequence[Row], Generic[Row]):
     def _decode(self, line: bytes, position: int) -> Row:
         try:
             return self._decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise DatasetError(f"{self._path}, line {position + 1}: {error}") from error
 
 
@@ -65,7 +67,12 @@ def _line_ends(path: Path) -> tuple[npt.NDArray[np.int64], mmap.mmap | bytes]:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    ends = np.flatnonzero(np.frombuffer(content, dtype=np.uint8) == ord("\n")).astype(np.int64)
+    found = [
+        np.flatnonzero(np.frombuffer(content[start : start + _BLOCK_BYTES], np.uint8) == ord("\n"))
+        + start
+        for start in range(0, len(content), _BLOCK_BYTES)
+    ]
+    ends = np.concatenate([np.empty(0, np.int64), *found])
     if len(content) and (not len(ends) or ends[-1] != len(content) - 1):
         raise DatasetError(f"{path} is cut off: its last line has no end")
     return ends, content

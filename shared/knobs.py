@@ -1,13 +1,19 @@
-"""Every parameter of a run, with the paper's defaults, validated."""
+"""Every parameter of a run, defined once: type, bounds, default and help of each.
+
+The schema of the HTTP API, the options of `xr bench`, the `[knobs]` section of a profile and the
+table in docs/settings.md are all made from the fields of `Knobs` (see `knob_descriptions`).
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
+from msgspec import Meta
 
 from shared.contracts.skills import ListKind, ListRequest
 from shared.errors import ConfigurationError
@@ -15,62 +21,123 @@ from shared.errors import ConfigurationError
 Stage = Literal["coarse", "verify", "compare"]
 TextSet = Literal["v1", "v2", "aug", "text"]
 FusedKind = Literal["visual", "textual", "hybrid"]
-Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
-Weight = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
+DEFAULT_SEED, DEFAULT_DEPTH = 42, 100
 BASELINES: tuple[ListKind, ...] = ("image_only", "text_only", "image_text_sum")
 
 
 class Knobs(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of a run.
+    """The parameters of a run. What a field means and may be stands in its annotation."""
 
-    Attributes:
-        stages: which stages run: "coarse", then "verify", then "compare".
-        retrieve_texts: the text sets that retrieve: v1 = C_t, v2 = {C_v}, aug = both, text = T_m.
-        list_kinds: how each of them scores; the fused lists are the product of the two.
-        fusion: rrf, sum, interleave, or none (one list only).
-        rrf_k: k of reciprocal rank fusion.
-        head_source: which ranking feeds verification: fused, or the first list of a text set.
-        text_weight: λ, the weight of captions in hybrid lists.
-        num_questions: |Q|, propositions per query at most.
-        verify_mode: what candidates are checked by: their image, their caption, or both.
-        visual_weight, textual_weight: w_v and w_t of the two.
-        scoring: hard counts satisfied propositions, soft takes probabilities.
-        top_k: k', how many candidates are verified.
-        rank_depth: how many rows each list returns.
-        compare_top: α, how many candidates stage 3 compares.
-        compare_soft: whether stage 3 orders by P(yes) instead of moving accepted ones first.
-        baselines: also rank by the reference image alone, the text alone, and their sum.
-        record_lists: lists ranked and recorded though not fused, e.g. ("v1.visual",).
-        exclude_reference: whether the reference is taken out; None = as the data set's protocol has
-            it, anything else is a deviation and is printed.
-        imagine_text, imagine_image: False leaves that imagination out; what it would have fed is
-            left out too, and without both, T_m itself retrieves.
-        seed: seed of everything drawn at random.
-    """
-
-    stages: tuple[Stage, ...] = ("coarse", "verify")
-    retrieve_texts: tuple[TextSet, ...] = ("v1", "v2", "aug")
-    list_kinds: tuple[FusedKind, ...] = ("hybrid",)
-    fusion: Literal["rrf", "sum", "interleave", "none"] = "rrf"
-    rrf_k: Count = 60
-    head_source: Literal["fused", "v1", "v2", "aug", "text"] = "fused"
-    text_weight: Weight = 0.15
-    num_questions: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
-    verify_mode: Literal["both", "visual", "textual"] = "both"
-    visual_weight: Weight = 0.5
-    textual_weight: Weight = 0.5
-    scoring: Literal["hard", "soft"] = "hard"
-    top_k: Count = 100
-    rank_depth: Count = 100
-    compare_top: Count = 10
-    compare_soft: bool = False
-    baselines: bool = False
-    record_lists: tuple[str, ...] = ()
-    exclude_reference: bool | None = None
-    imagine_text: bool = True
-    imagine_image: bool = True
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 42
+    stages: Annotated[
+        tuple[Stage, ...], Meta(description="which stages run: coarse, then verify, then compare")
+    ] = ("coarse", "verify")
+    retrieve_texts: Annotated[
+        tuple[TextSet, ...],
+        Meta(
+            description="the text sets that retrieve: v1 = what is imagined from text, v2 = what is"
+            " imagined from pixels, aug = both, text = the modification text itself"
+        ),
+    ] = ("v1", "v2", "aug")
+    list_kinds: Annotated[
+        tuple[FusedKind, ...],
+        Meta(
+            description="what a text set is compared with: images, captions or both; the fused"
+            " lists are the product of text sets and kinds"
+        ),
+    ] = ("hybrid",)
+    fusion: Annotated[
+        Literal["rrf", "sum", "interleave", "none"],
+        Meta(description="how the lists become one; none takes a single list"),
+    ] = "rrf"
+    rrf_k: Annotated[
+        int, Meta(ge=1, le=100_000, description="k of reciprocal rank fusion, 1 / (k + rank)")
+    ] = 60
+    head_source: Annotated[
+        Literal["fused", "v1", "v2", "aug", "text"],
+        Meta(description="which ranking feeds verification: fused, or the first list of a set"),
+    ] = "fused"
+    text_weight: Annotated[
+        float,
+        Meta(ge=0.0, le=1.0, description="λ, the weight of captions beside images in hybrid lists"),
+    ] = 0.15
+    num_questions: Annotated[
+        int, Meta(ge=1, le=20, description="|Q|, propositions per query at most")
+    ] = 3
+    verify_mode: Annotated[
+        Literal["both", "visual", "textual"],
+        Meta(description="what of a candidate is checked: its image, its caption, or both"),
+    ] = "both"
+    visual_weight: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="weight of answers about images")
+    ] = 0.5
+    textual_weight: Annotated[
+        float, Meta(ge=0.0, le=1.0, description="weight of answers about captions")
+    ] = 0.5
+    scoring: Annotated[
+        Literal["hard", "soft"],
+        Meta(description="hard counts satisfied propositions, soft adds their probabilities"),
+    ] = "hard"
+    top_k: Annotated[
+        int, Meta(ge=1, le=100_000, description="k', how many candidates are verified")
+    ] = 100
+    rank_depth: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="how many images each list returns; not given, as many as top_k if more",
+        ),
+    ] = DEFAULT_DEPTH
+    compare_top: Annotated[
+        int, Meta(ge=1, le=100_000, description="α, how many candidates are compared")
+    ] = 10
+    compare_soft: Annotated[
+        bool,
+        Meta(description="order the compared by P(yes), instead of moving accepted ones first"),
+    ] = False
+    baselines: Annotated[
+        bool,
+        Meta(description="also rank by the reference image alone, the text alone, and their sum"),
+    ] = False
+    record_lists: Annotated[
+        tuple[str, ...],
+        Meta(description="lists ranked and recorded though not fused, e.g. v1.visual"),
+    ] = ()
+    exclude_reference: Annotated[
+        bool | None,
+        Meta(
+            description="take the reference image out of the gallery; not given, the data set's"
+            " protocol says so, and anything else is a deviation that is printed"
+        ),
+    ] = None
+    imagine_text: Annotated[
+        bool,
+        Meta(description="imagine the target from text; without both, the text itself retrieves"),
+    ] = True
+    imagine_image: Annotated[
+        bool, Meta(description="imagine the target from the reference's pixels")
+    ] = True
+    llm: Annotated[
+        str,
+        Meta(
+            description="the model that must serve reasoning over text (target captions,"
+            " propositions, checks of captions); not given, whatever the agents serve"
+        ),
+    ] = ""
+    mllm: Annotated[
+        str,
+        Meta(
+            description="the model that must serve reasoning over pixels (imagination, checks of"
+            " images)"
+        ),
+    ] = ""
+    captioner: Annotated[str, Meta(description="the model that must serve captions")] = ""
+    evaluator: Annotated[str, Meta(description="the model that must serve comparisons")] = ""
+    clip: Annotated[str, Meta(description="the CLIP that must serve embeddings")] = ""
+    seed: Annotated[
+        int, Meta(ge=0, le=2**32 - 1, description="seed of everything drawn at random")
+    ] = DEFAULT_SEED
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
@@ -165,15 +232,31 @@ def from_mapping(given: Mapping[str, Any]) -> Knobs:
     Raises: ConfigurationError: an unknown name, or a value of the wrong type or out of range; names
         the field, the value and what is allowed.
     """
-    unknown = [name for name in given if name not in Knobs.__struct_fields__]
-    if unknown:
-        raise ConfigurationError(
-            f"there is no knob {unknown[0]!r}; knobs are {', '.join(Knobs.__struct_fields__)}"
-        )
+    for name in given:
+        if name not in Knobs.__struct_fields__:
+            raise ConfigurationError(f"there is no knob {name!r}{_meant(name)}")
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
     }
+    values.setdefault("rank_depth", _enough_for(values.get("top_k")))
     return Knobs(**values)
+
+
+def _enough_for(top_k: Any) -> int:
+    """The rank_depth of a request that gives none: the default, or top_k where that is more."""
+    return max(DEFAULT_DEPTH, top_k) if isinstance(top_k, int) else DEFAULT_DEPTH
+
+
+def resolve(
+    requested: Mapping[str, Any], profile: Mapping[str, Any], seed: int = DEFAULT_SEED
+) -> Knobs:
+    """The knobs of a run: what the request gives, else the profile, else the default.
+
+    Args:
+        seed: the default of `seed` (the setting XR_SEED).
+    Raises: ConfigurationError: as `from_mapping`.
+    """
+    return from_mapping({"seed": seed, **profile, **requested})
 
 
 def to_mapping(knobs: Knobs) -> dict[str, Any]:
@@ -188,19 +271,29 @@ def _check_value(name: str, value: Any, kind: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise msgspec.ValidationError("not a finite number")
     except msgspec.ValidationError as error:
-        allowed = _allowed(kind)
+        allowed = allowed_values(kind)
         why = f"use {', '.join(allowed)}" if allowed else str(error)
         shown = list(value) if isinstance(value, tuple) else value
         raise ConfigurationError(f"{name} is {shown!r}: {why}") from error
 
 
-def _allowed(kind: Any) -> tuple[str, ...]:
-    """The values a field may take, when they can be listed."""
+def _meant(name: str) -> str:
+    """What to say of an unknown knob: those of a similar name, else all of them."""
+    close = difflib.get_close_matches(name.replace("-", "_"), Knobs.__struct_fields__, n=3)
+    if close:
+        return f": did you mean {' or '.join(close)}?"
+    return f"; knobs are {', '.join(Knobs.__struct_fields__)}"
+
+
+def allowed_values(kind: Any) -> tuple[str, ...]:
+    """The values a field of this type, or each of its members, may take; () without a list."""
     origin = get_origin(kind)
+    if origin is Annotated:
+        return allowed_values(get_args(kind)[0])
     if origin is Literal:
         return tuple(str(value) for value in get_args(kind))
     if origin is tuple:
-        return _allowed(get_args(kind)[0])
+        return allowed_values(get_args(kind)[0])
     if kind is bool or (origin in (Union, UnionType) and bool in get_args(kind)):
         return ("true", "false")
     return ()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from shared.errors import ConfigurationError
 
@@ -52,6 +54,7 @@ class PrivateRedis:
         port: 0 = a free one, chosen at the first start and kept for later ones.
         unix_socket: listen on `folder/redis.sock` instead of a port.
         append_only: keep data across restarts (written to disk every second).
+        options: further words of Redis' configuration, e.g. ("--maxmemory", "64mb").
     """
 
     def __init__(
@@ -61,11 +64,13 @@ class PrivateRedis:
         *,
         unix_socket: bool = False,
         append_only: bool = True,
+        options: Sequence[str] = (),
     ) -> None:
         self.folder = folder.absolute()
         self.port = port
         self.socket_path = self.folder / "redis.sock" if unix_socket else None
         self.append_only = append_only
+        self.options = tuple(options)
         self._process: subprocess.Popen[bytes] | None = None
         if unix_socket and len(str(self.socket_path)) > _LONGEST_SOCKET_PATH:
             raise ConfigurationError(
@@ -118,6 +123,22 @@ class PrivateRedis:
             lock.flush()
         self._wait_until_it_answers()
 
+    def become(self) -> NoReturn:
+        """Replace this process by the server, so that its signals and its end are the server's own.
+
+        Raises: ConfigurationError: as `start`, as far as it can be told beforehand.
+        """
+        program = find_redis_server()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self._lock_folder()
+        self._check_port()
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        os.set_inheritable(lock.fileno(), True)  # the server holds the lock as long as it lives
+        os.execv(program, [str(program), *self._configuration()])  # noqa: S606 - no shell
+
     def stop(self) -> None:
         """End the server, its data safe on disk (when `append_only`)."""
         if self._process is None:
@@ -161,6 +182,7 @@ class PrivateRedis:
             # A blocked reader's timeout is checked hz times a second.
             *("--hz", "100", "--maxmemory-policy", "noeviction", "--save", ""),
             *("--appendonly", "yes" if self.append_only else "no", "--appendfsync", "everysec"),
+            *self.options,
         ]
 
     def _lock_folder(self) -> IO[str]:
@@ -195,6 +217,8 @@ class PrivateRedis:
             while self.is_running() and time.monotonic() < end:
                 try:
                     client.ping()
+                except AuthenticationError:  # it answers, though not to us
+                    return
                 except RedisError:  # not yet listening, or still loading its data
                     time.sleep(0.01)
                 else:

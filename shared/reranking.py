@@ -1,153 +1,127 @@
 """Verification scores and the re-ranking of the head by them; the paper's stages 2 and 3.
 
-A verification that failed is no "No": a candidate that could not be checked keeps the place it had,
-and the checked ones are ordered among the other places.
+Everything is elementwise arithmetic in float64, so that one query's figures do not depend on how
+many are computed together. A verification that failed (NaN) is no "No": a candidate that could not
+be checked keeps the place it had, and the checked ones are ordered among the other places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 VerifyMode = Literal["both", "visual", "textual"]
 Scoring = Literal["hard", "soft"]
+Scores = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.intp]
 
 _YES = 0.5
 _DECIMALS = 12  # products of equal factors must tie, whatever their order
 
 
-class Reranked(NamedTuple):
-    """The head after verification.
-
-    Attributes:
-        rows: the head's rows in their new order.
-        final_scores: one per entry of `rows`; None where the candidate was not verified.
-        unverified: rows whose verification failed, in coarse order: to be recorded.
-    """
-
-    rows: list[int]
-    final_scores: list[float | None]
-    unverified: list[int]
-
-
-def verification_score(
-    p_yes: Sequence[float], expected: Sequence[bool], scoring: Scoring = "hard"
-) -> float:
-    """How well the answers about one candidate satisfy the propositions, in [0, 1].
+def verification_scores(
+    p_yes: npt.ArrayLike, expected: Sequence[bool], scoring: Scoring = "hard"
+) -> Scores:
+    """How well each candidate's answers satisfy the first, the first two, ... all propositions.
 
     hard: the fraction of propositions answered as expected, "yes" being P(yes) > 0.5.
     soft: the mean probability of the expected answer.
 
     Args:
-        p_yes: P(yes) per proposition.
-        expected: the expected answer per proposition, in the same order.
-    Raises: ValueError: no propositions, or the two differ in length.
+        p_yes: P(yes), (candidates, propositions); a failed candidate is NaN.
+        expected: the expected answer per proposition.
+    Returns: float64 (propositions, candidates) in [0, 1] or NaN: entry q - 1 is the score by the
+        first q propositions.
+    Raises: ValueError: no propositions, or the two differ in number.
     """
+    answers = np.asarray(p_yes, dtype=np.float64)
     if not expected:
         raise ValueError("there is no proposition to verify")
+    if answers.ndim != 2 or answers.shape[1] != len(expected):
+        raise ValueError(f"{len(expected)} propositions, but answers of shape {answers.shape}")
+    wanted = np.asarray(expected, dtype=bool)
     if scoring == "hard":
-        agreement = [float((p > _YES) == want) for p, want in zip(p_yes, expected, strict=True)]
+        agreement = np.where((answers > _YES) == wanted, 1.0, 0.0)
+        agreement[np.isnan(answers)] = np.nan
     else:
-        agreement = [p if want else 1.0 - p for p, want in zip(p_yes, expected, strict=True)]
-    return sum(agreement) / len(agreement)
+        agreement = np.where(wanted, answers, 1.0 - answers)
+    counts = np.arange(1, len(wanted) + 1, dtype=np.float64)
+    return np.ascontiguousarray((np.cumsum(agreement, axis=1) / counts).T)
 
 
-def normalised_coarse_scores(coarse_scores: Sequence[float]) -> list[float]:
+def normalised_coarse_scores(coarse_scores: npt.ArrayLike) -> Scores:
     """s(j): the coarse scores of the head stretched to (0, 1], the last one positive.
 
     Min-max as though one more candidate stood an average step below the last: with the plain form
     the last of the head is multiplied by 0 and can never win. All equal -> all 1.
     """
-    if not coarse_scores:
-        return []
-    low, high = min(coarse_scores), max(coarse_scores)
+    scores = np.asarray(coarse_scores, dtype=np.float64)
+    if not len(scores):
+        return scores
+    low, high = scores.min(), scores.max()
     if high <= low:
-        return [1.0] * len(coarse_scores)
-    step = (high - low) / len(coarse_scores)
-    return [(score - low + step) / (high - low + step) for score in coarse_scores]
+        return np.ones_like(scores)
+    step = (high - low) / len(scores)
+    normalised: Scores = (scores - low + step) / (high - low + step)
+    return normalised
 
 
-def rerank(
-    head_rows: Sequence[int],
-    coarse_scores: Sequence[float],
-    visual: Sequence[float | None],
-    textual: Sequence[float | None],
+def final_scores(
+    coarse_scores: npt.ArrayLike,
+    visual: Scores | None,
+    textual: Scores | None,
     weights: tuple[float, float] = (0.5, 0.5),
     mode: VerifyMode = "both",
-) -> Reranked:
-    """Order the head by S_q(j) × s(j), ties by coarse rank.
+) -> Scores:
+    """S_q(j) × s(j) of the head's candidates, NaN where a candidate could not be verified.
 
     S_q(j) = w_v · satisfied_v(j) + w_t · satisfied_t(j). Where one of the two failed, the other
-    speaks with both weights; where both failed the candidate keeps its place.
+    speaks with both weights.
 
     Args:
-        head_rows: the best k' rows, in coarse order.
-        coarse_scores: their coarse scores, descending.
-        visual, textual: verification score per row in the same order, None where it failed. The one
-            that `mode` leaves out is not looked at and may be empty.
+        coarse_scores: of the head (n,), descending.
+        visual, textual: verification scores (..., n) in the same order; None = nothing is known.
+            The one that `mode` leaves out is not looked at.
         weights: (w_v, w_t), not negative; used in mode "both" only.
     Raises: ValueError: lengths differ, or a weight is negative or both are 0.
     """
-    w_visual, w_textual = weights if mode == "both" else (float(mode == "visual"), 0.0)
-    if mode == "textual":
-        w_visual, w_textual = 0.0, 1.0
+    by_mode = {"both": weights, "visual": (1.0, 0.0), "textual": (0.0, 1.0)}
+    w_visual, w_textual = by_mode[mode]
     if min(w_visual, w_textual) < 0 or w_visual + w_textual <= 0:
         raise ValueError(f"weights {weights} must not be negative, and not both 0")
-    nothing: list[float | None] = [None] * len(head_rows)
-    combined = [
-        _combined(v, t, w_visual, w_textual)
-        for v, t in zip(
-            visual if w_visual else nothing, textual if w_textual else nothing, strict=True
-        )
-    ]
-    final = [
-        None if satisfied is None else round(satisfied * coarse, _DECIMALS)
-        for satisfied, coarse in zip(combined, normalised_coarse_scores(coarse_scores), strict=True)
-    ]
-    if len(final) != len(head_rows):
-        raise ValueError(f"{len(head_rows)} rows but {len(final)} verification scores")
-    order = _order_among_known(final)
-    return Reranked(
-        rows=[head_rows[position] for position in order],
-        final_scores=[final[position] for position in order],
-        unverified=[row for row, score in zip(head_rows, final, strict=True) if score is None],
-    )
+    coarse = normalised_coarse_scores(coarse_scores)
+    unknown = np.full(len(coarse), np.nan)
+    seen = visual if w_visual and visual is not None else unknown
+    read = textual if w_textual and textual is not None else unknown
+    for scores in (seen, read):
+        if scores.shape[-1] != len(coarse):
+            raise ValueError(f"{len(coarse)} candidates, but {scores.shape[-1]} scores")
+    one = (w_visual + w_textual) * np.where(np.isnan(seen), read, seen)
+    both = w_visual * seen + w_textual * read
+    final: Scores = np.round(np.where(np.isnan(both), one, both) * coarse, _DECIMALS)
+    return final
 
 
-def compare_first(
-    ranking: Sequence[int], p_yes: Sequence[float | None], soft: bool = False
-) -> list[int]:
-    """Stage 3 on the first α of a ranking; the rest follows unchanged.
+def order_by_merit(merits: Scores) -> Positions:
+    """Positions (n,) by merit descending, ties in order; those without (NaN) stay where they are.
 
-    hard: accepted candidates (P(yes) > 0.5) move to the front, in order. soft: the first α are
-    ordered by P(yes), ties in order. A failed comparison (None) keeps its place.
-
-    Args:
-        ranking: rows, best first, at least α long.
-        p_yes: P(yes) of the first α = len(p_yes).
-    Raises: ValueError: more comparisons than rows.
+    The order of the head by final score is stage 2, that of the first α by `comparison_merits` is
+    stage 3.
     """
-    if len(p_yes) > len(ranking):
-        raise ValueError(f"{len(p_yes)} comparisons of a ranking of {len(ranking)}")
-    merits = [p if p is None or soft else float(p > _YES) for p in p_yes]
-    return [ranking[position] for position in _order_among_known(merits)] + list(
-        ranking[len(p_yes) :]
-    )
+    order = np.arange(len(merits))
+    known = np.flatnonzero(~np.isnan(merits))
+    order[known] = known[np.argsort(-merits[known], kind="stable")]
+    return order
 
 
-def _combined(
-    visual: float | None, textual: float | None, w_visual: float, w_textual: float
-) -> float | None:
-    if visual is not None and textual is not None:
-        return w_visual * visual + w_textual * textual
-    known = visual if textual is None else textual
-    return None if known is None else (w_visual + w_textual) * known
+def comparison_merits(p_yes: npt.ArrayLike, soft: bool = False) -> Scores:
+    """What stage 3 orders the first α by.
 
-
-def _order_among_known(merits: Sequence[float | None]) -> list[int]:
-    """Positions by merit descending, ties in order; positions without merit stay where they are."""
-    known = [(merit, position) for position, merit in enumerate(merits) if merit is not None]
-    by_merit = iter(sorted(known, key=lambda entry: (-entry[0], entry[1])))
-    return [
-        position if merit is None else next(by_merit)[1] for position, merit in enumerate(merits)
-    ]
+    hard: 1 for accepted candidates (P(yes) > 0.5), which thus come first, in order; 0 for others.
+    soft: P(yes) itself. A failed comparison stays NaN.
+    """
+    p = np.asarray(p_yes, dtype=np.float64)
+    return p if soft else np.where(np.isnan(p), np.nan, (p > _YES).astype(np.float64))

@@ -12,6 +12,14 @@ import msgspec
 
 from shared.errors import ConfigurationError
 
+_OTHER_NAMES = {"seed": "xr_SEED", "default_mllm_path": "DEFAULT_MLLM_PATH"}
+"""Names some settings have in other programs of the field; XR_<FIELD> counts before them."""
+_COUNTS = (
+    *("window", "verify_chunk", "ask_attempts", "queue_limit", "max_batch", "max_deliveries"),
+    *("max_pixels", "model_threads"),
+)
+_DURATIONS = ("ask_timeout_s", "lease_s", "engine_timeout_s")
+_LONGEST = 1e6
 _SECRET_IN_URL = re.compile(r"(?<=://)([^@/]*)(?=@)")
 
 
@@ -34,10 +42,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_wait_ms: how long an agent waits for its batch to fill.
         lease_s: an agent's claim on a message lapses this long after its last renewal.
         max_deliveries: a message delivered this often without an answer is a dead letter.
+        engine_timeout_s: a batch that is longer in the model ends its agent process; its messages
+            are delivered again, each alone.
+        grace_s: after SIGTERM an agent finishes its batch so long, then hands it back; a gateway
+            finishes its requests.
+        drain_s: after SIGTERM a gateway takes requests so much longer, its /readyz being red.
+        canary_s: an agent that was idle so long sends a canary item through its models; 0 = never.
+        health_port: where an agent answers /livez, /readyz and /metrics; 0 = nowhere.
+        max_pixels: images of more pixels are refused before they are decoded.
         model_threads: threads of one agent process's engine.
         worker_name: name of this process in replies and logs; empty = host-pid.
         log_level: debug, info, warning or error.
-        seed: seed of everything drawn at random.
+        seed: seed of everything drawn at random; the default of the knob of that name.
+        llm, mllm, captioner, evaluator, clip: the model of a role ("checkpoint" or
+            "checkpoint@revision") where the profile leaves its checkpoint open.
+        default_mllm_path: the model of every role but the CLIP that has no setting of its own.
     """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
@@ -56,15 +75,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_ms: float = 5.0
     lease_s: float = 15.0
     max_deliveries: int = 3
+    engine_timeout_s: float = 300.0
+    grace_s: float = 25.0
+    drain_s: float = 3.0
+    canary_s: float = 60.0
+    health_port: int = 0
+    max_pixels: int = 100_000_000
     model_threads: int = 1
     worker_name: str = ""
     log_level: str = "info"
     seed: int = 42
+    llm: str = ""
+    mllm: str = ""
+    captioner: str = ""
+    evaluator: str = ""
+    clip: str = ""
+    default_mllm_path: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("window", "verify_chunk", "ask_attempts", "queue_limit", "max_batch"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"XR_{name.upper()} must be at least 1")
+        for name in _DURATIONS:
+            if not 0 < getattr(self, name) <= _LONGEST:
+                raise ConfigurationError(
+                    f"XR_{name.upper()} must be above 0 and at most {_LONGEST:g}"
+                )
+        for name in ("max_wait_ms", "grace_s", "drain_s", "canary_s"):
+            if not 0 <= getattr(self, name) <= _LONGEST:
+                raise ConfigurationError(f"XR_{name.upper()} must be 0 to {_LONGEST:g}")
+        for name, lowest in (("gateway_port", 1), ("health_port", 0)):
+            if not lowest <= getattr(self, name) <= 65535:
+                raise ConfigurationError(f"XR_{name.upper()} must be {lowest} to 65535")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(
                 f"XR_LOG_LEVEL is {self.log_level!r}: use debug, info, warning or error"
@@ -98,9 +140,10 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """
     environment = os.environ if environment is None else environment
     given = {
-        field: environment[f"XR_{field.upper()}"]
+        field: environment[name]
         for field in Settings.__struct_fields__
-        if f"XR_{field.upper()}" in environment
+        for name in (_OTHER_NAMES.get(field, ""), f"XR_{field.upper()}")  # the last one counts
+        if name in environment
     }
     try:
         settings = msgspec.convert(

@@ -282,15 +282,7 @@ class ChatModel:
 
     def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
         if choices not in self._choice_ids:
-            firsts = [
-                self._tokenizer(choice, add_special_tokens=False)["input_ids"][0]
-                for choice in choices
-            ]
-            if len(set(firsts)) != len(firsts):
-                raise ConfigurationError(
-                    f"choices {choices} can't be told apart by their first tokens {firsts}"
-                )
-            self._choice_ids[choices] = firsts
+            self._choice_ids[choices] = self._prompts.first_tokens(choices)
         return self._choice_ids[choices]
 
 

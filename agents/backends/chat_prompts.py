@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agents.backends.contract import Prompt
+from agents.backends.control_tokens import ControlTokens, control_tokens_of
+from shared.contracts.limits import MAX_PROMPT_CHARACTERS, too_long
 from shared.errors import ConfigurationError, ItemError
 
 _SENTINEL = "XRPROMPTTEXT"
@@ -37,10 +38,9 @@ class ChatPrompts:
         self._tokenizer = tokenizer
         self._image_token = image_token
         self._layouts: dict[tuple[str, int], _Layout] = {}
-        added = tokenizer.added_tokens_decoder.values()
-        controls = {str(token.content) for token in added if token.special} | {image_token or ""}
-        names = sorted(map(re.escape, controls - {""}))
-        self._control_token = re.compile("|".join(names) if names else r"(?!)")
+        self._controls = ControlTokens(control_tokens_of(tokenizer) | {image_token or ""})
+        self._control_ids = _control_ids(tokenizer)
+        self._matches_exactly = _matches_control_tokens_exactly(tokenizer)
 
     def token_ids(
         self, prompts: Sequence[Prompt], image_texts: Sequence[Sequence[str]]
@@ -65,19 +65,45 @@ class ChatPrompts:
         return [ids_of[text] for text in texts]
 
     def check(self, prompt: Prompt) -> None:
-        """Raises: ItemError: control tokens in the text, or images where the model takes none."""
-        found = self._control_token.search(prompt.text)
-        if found:
-            raise ItemError(f"the text holds the model's control token {found.group()!r}")
+        """Raises: ItemError: the text is too long or becomes control tokens all the same, or there
+        are images and the model takes none.
+        """
         if prompt.images and self._image_token is None:
             raise ItemError("the prompt has images but the model reads only text")
+        if problem := too_long("the prompt", prompt.text, MAX_PROMPT_CHARACTERS):
+            raise ItemError(problem)
+        if not self._matches_exactly and not self._control_ids.isdisjoint(
+            self._tokenizer(self._controls.inert(prompt.text), add_special_tokens=False)[
+                "input_ids"
+            ]
+        ):
+            raise ItemError("the text becomes control tokens of the model")
+
+    def first_tokens(self, choices: Sequence[str]) -> list[int]:
+        """The token each choice begins with.
+
+        Raises: ConfigurationError: two choices begin with the same one.
+        """
+        firsts = [
+            int(self._tokenizer(choice, add_special_tokens=False)["input_ids"][0])
+            for choice in choices
+        ]
+        if len(set(firsts)) != len(firsts):
+            raise ConfigurationError(
+                f"choices {tuple(choices)} can't be told apart by their first tokens {firsts}"
+            )
+        return firsts
 
     def rendered(self, prompt: Prompt) -> str:
-        """The chat as text, with one placeholder per image and the answer about to begin."""
+        """The chat as text, with one placeholder per image and the answer about to begin.
+
+        Control tokens in the prompt's words are inert: only the template writes real ones.
+        """
         layout = self._layout(prompt.system, len(prompt.images))
+        text = self._controls.inert(prompt.text)
         if layout.plain:
-            return layout.before + prompt.text + layout.after
-        return self._run_template(prompt.system, len(prompt.images), prompt.text)
+            return layout.before + text + layout.after
+        return self._run_template(prompt.system, len(prompt.images), text)
 
     def _layout(self, system: str, images: int) -> _Layout:
         key = (system, images)
@@ -120,3 +146,22 @@ class ChatPrompts:
         for expansion, piece in zip(expansions, pieces[1:], strict=True):
             joined += expansion + piece
         return joined
+
+
+def _control_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids only a template may write. The one for unknown words is none of them."""
+    added = tokenizer.added_tokens_decoder.items()
+    ids = {int(token_id) for token_id, token in added if token.special}
+    return frozenset(ids | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+
+
+def _matches_control_tokens_exactly(tokenizer: Any) -> bool:
+    """Whether a text without control tokens as strings can't have them as ids either.
+
+    A tokenizer that changes the text before it looks for them may find what nobody has written.
+    """
+    special = [token for token in tokenizer.added_tokens_decoder.values() if token.special]
+    words = [str(token.content) for token in special]
+    return not any(token.normalized for token in special) and not any(
+        len(word) < 2 or any(map(str.isspace, word)) for word in words
+    )

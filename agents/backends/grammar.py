@@ -11,12 +11,18 @@ import xgrammar
 
 from shared.errors import ConfigurationError
 
+ANY_WHITESPACE = False
+
+
+def json_grammar(schema: str) -> str:
+    """The same rules in EBNF, for engines that compile grammars themselves."""
+    return str(xgrammar.Grammar.from_json_schema(schema, any_whitespace=ANY_WHITESPACE))
+
 
 class JsonGrammars:
     """Compiles schemas once and masks the logits of a batch row by row.
 
-    Answers use `json.dumps`'s default separators (", " and ": ") and no other white space, as vLLM
-    does with `disable_any_whitespace`.
+    Answers use `json.dumps`'s default separators (", " and ": ") and no other white space.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int, eos_ids: Sequence[int]) -> None:
@@ -38,7 +44,9 @@ class JsonGrammars:
         # Unsorted keys: the order of properties is the order of generation.
         text = json.dumps(schema)
         if text not in self._compiled:
-            self._compiled[text] = self._compiler.compile_json_schema(text, any_whitespace=False)
+            self._compiled[text] = self._compiler.compile_json_schema(
+                text, any_whitespace=ANY_WHITESPACE
+            )
         return xgrammar.GrammarMatcher(self._compiled[text])
 
     def mask(self, logits: torch.Tensor, matchers: Sequence[Any | None]) -> None:

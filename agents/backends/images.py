@@ -6,7 +6,7 @@ from PIL import Image
 
 from agents.backends.contract import ImageFile
 from shared.errors import ItemError
-from shared.image_files import MAX_PIXELS
+from shared.image_files import decode_image, read_content
 
 MIN_SIDE_PX = 2
 
@@ -17,18 +17,10 @@ def read_image(image: ImageFile) -> Image.Image:
     Raises: ItemError: missing, unreadable, too small or too large; the message names the file.
     """
     try:
-        with Image.open(image.path) as opened:
-            width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise ItemError(
-                    f"image {image.path} has {width}×{height} pixels, more than {MAX_PIXELS}"
-                )
-            if min(width, height) < MIN_SIDE_PX:
-                raise ItemError(f"image {image.path} is only {width}×{height} pixels")
-            return opened.convert("RGB")
-    except ItemError:
-        raise
-    except FileNotFoundError as error:
-        raise ItemError(f"image {image.path} is missing") from error
-    except Exception as error:  # Pillow's decoders raise many unrelated types on broken files
-        raise ItemError(f"image {image.path} can't be decoded: {error}") from error
+        pixels = decode_image(read_content(image.path))
+    except ItemError as error:
+        raise ItemError(f"image {image.path}: {error}") from error
+    width, height = pixels.size
+    if min(width, height) < MIN_SIDE_PX:
+        raise ItemError(f"image {image.path} is only {width}×{height} pixels")
+    return pixels

@@ -16,6 +16,7 @@ import open_clip
 import torch
 
 from agents.backends.contract import FloatVector, ImageFile
+from agents.backends.control_tokens import ControlTokens, control_tokens_of
 from agents.backends.identity import package_versions
 from agents.backends.images import read_image
 from shared.errors import ConfigurationError, ItemError
@@ -41,6 +42,7 @@ class ClipModel:
         self._model = model
         self._preprocess = preprocess
         self._tokenizer = tokenizer
+        self._controls = ControlTokens(_control_tokens(tokenizer))
         self._device = device
         self._rows = rows
         self._identity = identity
@@ -66,8 +68,15 @@ class ClipModel:
         """Unit-length float32 vectors; texts are cut to the model's context."""
         if not texts:
             return []
-        tokens = self._tokenizer(list(texts))
+        tokens = self._tokenizer([self._inert(text) for text in texts])
         return self._embed(list(tokens), self._model.encode_text)
+
+    def _inert(self, text: str) -> str:
+        """`text` without control tokens, also after the tokenizer has cleaned it (entities)."""
+        cleaned = getattr(self._tokenizer, "clean_fn", str)(text)
+        if self._controls.inert(cleaned) == cleaned:
+            return text
+        return self._inert(self._controls.inert(cleaned))
 
     def _pixels(self, image: ImageFile) -> torch.Tensor | ItemError:
         try:
@@ -148,6 +157,14 @@ def load(
         rows=rows or DEFAULT_ROWS[device.partition(":")[0]],
         identity=identity,
     )
+
+
+def _control_tokens(tokenizer: Any) -> set[str]:
+    """Of a transformers tokenizer inside, or of open_clip's own."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is not None:
+        return control_tokens_of(inner)
+    return {tokenizer.decoder[token_id] for token_id in tokenizer.all_special_ids}
 
 
 def _weights_digest(model: Any) -> str:

@@ -30,7 +30,7 @@ class VisionFeatures:
         self._model = model
         self._processor = processor
         self._rows = rows
-        self._cache: BoundedCache[str, torch.Tensor] = BoundedCache(cache_bytes)
+        self._cache: BoundedCache[str, torch.Tensor] = BoundedCache(cache_bytes, "image_features")
         self._placeholders: dict[int, str] = {}
         self._tiling: dict[str, Any] = {}
         if hasattr(processor.image_processor, "crop_to_patches"):

@@ -11,11 +11,11 @@ from shared.errors import ItemError
 _KINDS = frozenset(get_args(EditKind))
 
 
-def text_imagination(answer: str, modification_text: str) -> TextImagined:
+def text_imagination(answer: str, fallback: str) -> TextImagined:
     """M_t and C_t: core, enhanced, comprehensive, exact repetitions dropped, order kept.
 
-    Malformed edits are left out. Without a single target caption the answer is unusable: C_t falls
-    back to the modification text and `parsed` says so.
+    Malformed edits are left out. Without a single target caption the answer is unusable: C_t is
+    then `fallback` alone (T_m, in a dialogue after the description so far) and `parsed` says so.
     """
     try:
         fields = json_object(answer)
@@ -23,7 +23,7 @@ def text_imagination(answer: str, modification_text: str) -> TextImagined:
         fields = {}
     captions = phrases([fields.get(name) for name in ("core", "enhanced", "comprehensive")])
     if not captions:
-        return TextImagined(edits=(), captions=(modification_text,), parsed=False)
+        return TextImagined(edits=(), captions=(fallback,), parsed=False)
     listed = fields.get("edits")
     edits = [_edit(entry) for entry in listed] if isinstance(listed, list) else []
     return TextImagined(tuple(edit for edit in edits if edit is not None), captions)

@@ -10,7 +10,12 @@ from agents.imagination.parsing import image_imagination, text_imagination
 from agents.imagination.schemas import IMAGE_IMAGINATION, TEXT_IMAGINATION
 from agents.plans import Generated, GenerationPlan, Plan, answer_batch, usable
 from agents.prompting import PromptSet
-from agents.skill_prompts import caption_prompt, imagine_image_prompt, imagine_text_prompt
+from agents.skill_prompts import (
+    caption_prompt,
+    imagine_dialogue_prompt,
+    imagine_image_prompt,
+    imagine_text_prompt,
+)
 from agents.stores import Galleries
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import (
@@ -23,6 +28,7 @@ from shared.contracts.skills import (
     ItemFailure,
     Result,
 )
+from shared.dialogues import joined
 from shared.errors import ItemError
 
 
@@ -63,18 +69,24 @@ class ImaginationAgent:
         )
 
     def _imagine_text(self, body: ImagineText) -> Plan:
-        description = body.reference_caption or body.previous_description
-        request = GenerationRequest(
-            imagine_text_prompt(self._prompts, body.modification_text, description),
-            self._prompts["imagine_text"].max_tokens,
-            TEXT_IMAGINATION,
-        )
+        if body.previous_description:
+            prompt = imagine_dialogue_prompt(
+                self._prompts, body.modification_text, body.previous_description
+            )
+            max_tokens = self._prompts["imagine_dialogue"].max_tokens
+        else:
+            prompt = imagine_text_prompt(
+                self._prompts, body.modification_text, body.reference_caption
+            )
+            max_tokens = self._prompts["imagine_text"].max_tokens
+        request = GenerationRequest(prompt, max_tokens, TEXT_IMAGINATION)
+        fallback = joined(*filter(None, (body.previous_description, body.modification_text)))
 
         def result(answers: Sequence[Generated]) -> Result | Failure:
             (answer,) = answers
             if isinstance(answer, ItemError):
                 return Failure(str(answer))
-            return text_imagination(answer, body.modification_text)
+            return text_imagination(answer, fallback)
 
         return GenerationPlan(self._models["imaginer_text"], (request,), result)
 

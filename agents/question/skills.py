@@ -128,7 +128,7 @@ class QuestionAgent:
         def result(answers: Sequence[Chosen]) -> Result:
             return CandidatesCompared(yes_answers(answers, candidates, 1))
 
-        return ChoicePlan(self._models["evaluator_image"], _choices(asked), result)
+        return ChoicePlan(self._models["comparer"], _choices(asked), result)
 
 
 def _choices(prompts: Sequence[Prompt]) -> tuple[ChoiceRequest, ...]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from agents.backends.contract import EmbeddingModel, FloatVector, ImageFile
 from agents.caching import BoundedCache
 from agents.plans import usable
@@ -24,7 +22,7 @@ from shared.contracts.skills import (
     Vector,
 )
 from shared.errors import ItemError, PermanentError
-from shared.ranking import rank_lists
+from shared.ranking import rank_gallery
 
 _TEXTS_KEPT = 8192
 
@@ -38,7 +36,7 @@ class SimilarityAgent:
         self._clip = clip
         self._galleries = galleries
         self._databases = databases
-        self._texts: BoundedCache[str, FloatVector] = BoundedCache(_TEXTS_KEPT)
+        self._texts: BoundedCache[str, FloatVector] = BoundedCache(_TEXTS_KEPT, "texts")
 
     def answer(self, messages: Sequence[RequestMessage]) -> list[Result | Failure]:
         """One result per message, in order; the texts and images of all are embedded at once.
@@ -109,25 +107,10 @@ class SimilarityAgent:
 
     def _rank(self, body: RankGallery, texts: dict[str, Embedded]) -> GalleryRanked:
         """Raises: ItemError: a text can't be embedded, or a list can't be had."""
-        database = self._databases.database(body.database)
-        text_sets = {
-            name: np.stack([_raised(texts[text]) for text in members])
-            for name, members in body.text_sets.items()
-            if members
+        embeddings = {
+            text: _raised(texts[text]).astype("<f4").tobytes() for text in _texts_of(body)
         }
-        ranked = rank_lists(
-            database.image_embeddings,
-            database.caption_embeddings,
-            database.searchable,
-            body.lists,
-            text_sets,
-            body.text_weight,
-            body.depth,
-            excluded_rows=body.excluded_rows,
-            subset_rows=body.subset_rows,
-            reference_row=body.reference_row,
-        )
-        return GalleryRanked(tuple(ranked))
+        return rank_gallery(body, self._databases.database(body.database), embeddings)
 
 
 class _AskedImages:

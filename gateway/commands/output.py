@@ -102,12 +102,15 @@ def service_list() -> Iterator[Callable[[Sequence[ServiceStatus]], None]]:
 
 
 def metrics_table(
-    metrics: Mapping[str, Mapping[str, float]], columns: Mapping[str, str] | None = None
+    metrics: Mapping[str, Mapping[str, float]],
+    columns: Mapping[str, str] | None = None,
+    intervals: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
 ) -> Table:
     """Methods as rows, metrics as columns, in percent; "-" where a method has no such metric.
 
     Args:
         columns: metric -> heading; None = every metric under its own name.
+        intervals: bounds of the metrics; where there are, half their width is shown as ±.
     """
     if columns is None:
         columns = {name: name for row in metrics.values() for name in row}
@@ -116,9 +119,16 @@ def metrics_table(
     for heading in columns.values():
         table.add_column(heading, justify="right")
     for method, row in metrics.items():
-        values = [f"{100 * row[name]:.2f}" if name in row else "-" for name in columns]
+        bounds = (intervals or {}).get(method, {})
+        values = [percent(row[name], bounds.get(name)) if name in row else "-" for name in columns]
         table.add_row(method, *values)
     return table
+
+
+def percent(value: float, bounds: Sequence[float] | None = None) -> str:
+    """0.5, (0.4, 0.6) -> "50.00 ±10.00"."""
+    spread = f" ±{50 * (bounds[1] - bounds[0]):.2f}" if bounds else ""
+    return f"{100 * value:.2f}{spread}"
 
 
 def runs_table(views: Sequence[BenchmarkView]) -> Table:

@@ -20,22 +20,29 @@ def gateway(
     host: Annotated[str | None, typer.Option(help="[default: XR_GATEWAY_HOST]")] = None,
     port: Annotated[int | None, typer.Option(help="[default: XR_GATEWAY_PORT]")] = None,
 ) -> None:
-    """Serve the HTTP API."""
+    """Serve the HTTP API. SIGTERM: it drains, then ends with status 0."""
     import uvicorn
 
     from gateway.app import create_app
     from gateway.redis_client import gateway_redis
+    from gateway.server import DrainingServer
 
     settings = load_settings()
     app = create_app(settings, gateway_redis(settings))
     listening = listen(
         host or settings.gateway_host, settings.gateway_port if port is None else port
     )
-    config = uvicorn.Config(app, log_level=settings.log_level, access_log=False)
+    config = uvicorn.Config(
+        app,
+        log_level=settings.log_level,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(settings.grace_s)),
+    )
     address, chosen_port = listening.getsockname()[:2]
     output.notes.print(f"gateway on http://{address}:{chosen_port}", highlight=False)
     with listening:
-        uvicorn.Server(config).run(sockets=[listening])
+        server = DrainingServer(config, app.state.services.draining, settings.drain_s)
+        server.run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -16,14 +16,26 @@ router = APIRouter(prefix="/v1/agents", tags=["agents"])
 
 @router.get("")
 async def list_agents(services: ServicesDependency) -> AgentList:
-    """Every agent type with its living workers, queue depth, pending and dead letters."""
-    return AgentList(agents=await services.board.agents())
+    """Every agent type with its living workers and its queue; and the coordinators with theirs."""
+    return AgentList(
+        agents=await services.board.agents(),
+        coordinators=await services.benchmarks.coordinators(),
+    )
 
 
 @router.get("/{agent}/dead-letters")
 async def list_dead_letters(agent: str, services: ServicesDependency) -> DeadLetterList:
     """Messages that were given up, oldest first."""
     _check_known(agent)
+    return DeadLetterList(agent=agent, dead_letters=await services.board.dead_letters(agent))
+
+
+@router.post("/{agent}/dead-letters/retry", status_code=202)
+async def retry_all_dead_letters(agent: str, services: ServicesDependency) -> DeadLetterList:
+    """Queue every dead letter there is now again; answers with those that are left."""
+    _check_known(agent)
+    for letter in await services.board.dead_letters(agent):
+        await services.board.retry(agent, letter.entry_id)
     return DeadLetterList(agent=agent, dead_letters=await services.board.dead_letters(agent))
 
 

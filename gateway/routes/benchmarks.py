@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 
 from gateway.errors import ApiError
 from gateway.ports import Services, ServicesDependency
-from gateway.records import BenchmarkList, BenchmarkRequest, BenchmarkView
+from gateway.records import BenchmarkList, BenchmarkRequest, BenchmarkView, SubmissionList
 from shared.errors import PermanentError
 
 router = APIRouter(prefix="/v1/benchmarks", tags=["benchmarks"])
@@ -21,6 +21,7 @@ RESULT_FILES = {
     "metrics-table": ("metrics.txt", "text/plain; charset=utf-8"),
 }
 """Route -> (file in the run folder, media type)."""
+SUBMISSIONS_FOLDER = "submissions"
 
 
 @router.post("", status_code=202)
@@ -88,6 +89,31 @@ async def download_metrics_table(benchmark_id: str, services: ServicesDependency
     return await _result_file(services, benchmark_id, "metrics-table")
 
 
+@router.get("/{benchmark_id}/submissions")
+async def list_submissions(benchmark_id: str, services: ServicesDependency) -> SubmissionList:
+    """Names of the run's files for evaluation servers; none where the data set has no server."""
+    view = await _view(services, benchmark_id)
+    return SubmissionList(benchmark_id=benchmark_id, submissions=_submissions(view))
+
+
+@router.get("/{benchmark_id}/submissions/{name}", response_class=FileResponse)
+async def download_submission(
+    benchmark_id: str, name: str, services: ServicesDependency
+) -> FileResponse:
+    """One of those files, as the server takes it."""
+    view = await _view(services, benchmark_id)
+    if name not in _submissions(view):
+        detail = f"run {benchmark_id} ({view.state}) has no submission {name!r}"
+        raise ApiError(404, "result-not-there", detail)
+    file_name = f"{SUBMISSIONS_FOLDER}/{name}"
+    return _file_of_run(services, view, file_name, "application/json", f"submission {name!r}")
+
+
+def _submissions(view: BenchmarkView) -> list[str]:
+    folder = Path(view.run_folder) / SUBMISSIONS_FOLDER
+    return sorted(path.name for path in folder.glob("*.json")) if view.run_folder else []
+
+
 async def _view(services: Services, benchmark_id: str) -> BenchmarkView:
     view = await services.benchmarks.view(benchmark_id)
     if view is None:
@@ -97,8 +123,13 @@ async def _view(services: Services, benchmark_id: str) -> BenchmarkView:
 
 async def _result_file(services: Services, benchmark_id: str, kind: str) -> FileResponse:
     view = await _view(services, benchmark_id)
-    file_name, media_type = RESULT_FILES[kind]
-    path = Path(view.run_folder) / file_name
+    return _file_of_run(services, view, *RESULT_FILES[kind], kind)
+
+
+def _file_of_run(
+    services: Services, view: BenchmarkView, file_name: str, media_type: str, kind: str
+) -> FileResponse:
+    benchmark_id, path = view.id, Path(view.run_folder) / file_name
     runs_folder = services.settings.runs_folder.resolve()
     if not view.run_folder or not path.resolve().is_relative_to(runs_folder) or not path.is_file():
         raise ApiError(
@@ -108,7 +139,7 @@ async def _result_file(services: Services, benchmark_id: str, kind: str) -> File
             if view.state in ("queued", "running")
             else f"run {benchmark_id} ({view.state}) has no {kind}: {path} is not there",
         )
-    return FileResponse(path, media_type=media_type, filename=f"{benchmark_id}-{file_name}")
+    return FileResponse(path, media_type=media_type, filename=f"{benchmark_id}-{path.name}")
 
 
 def _unknown(benchmark_id: str) -> ApiError:

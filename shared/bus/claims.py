@@ -11,6 +11,7 @@ from shared.bus import keys, scripts
 from shared.bus.connection import command
 
 _SET_ASIDE_KEPT = 10_000
+_LONG_LAPSED_MS = 24 * 3600 * 1000
 
 
 class Claim(NamedTuple):
@@ -29,6 +30,25 @@ class Claim(NamedTuple):
     payload: bytes
     job_id: bytes
     deliveries: int = 1
+
+    @property
+    def queued_ms(self) -> int:
+        """When it was queued: Unix time by the clock of Redis."""
+        return int(self.entry_id.split(b"-")[0])
+
+
+class Taken(NamedTuple):
+    """What a script has put into a consumer's hand.
+
+    Attributes:
+        claims: in the order of the stream, hi before lo.
+        cancelled: which of their jobs (and of others asked about) are cancelled.
+        now_ms: Unix time by the clock of Redis.
+    """
+
+    claims: list[Claim]
+    cancelled: set[bytes]
+    now_ms: int
 
 
 class Reply(NamedTuple):
@@ -61,21 +81,23 @@ class Claims:
         self._lease_ms = int(lease_s * 1000)
         self._reply_expiry_s = reply_expiry_s
 
+    async def make_room(self) -> None:
+        """Move aside what somebody has put where our streams and the list of consumers belong."""
+        streams = [*self._streams, keys.dead(self._agent), keys.parked(self._agent)]
+        kinds = ["stream"] * len(streams)
+        await scripts.MAKE_ROOM(self._redis, [*streams, keys.AGENTS], [*kinds, "set"])
+
     async def create_groups(self) -> None:
+        await self.make_room()
         await scripts.CREATE_GROUPS(self._redis, self._streams, [keys.GROUP])
 
-    async def take(
-        self, room: int, further_jobs: Iterable[bytes] = ()
-    ) -> tuple[list[Claim], set[bytes]]:
-        """At most `room` new messages, hi before lo, without waiting.
-
-        Returns: the claims, and which of their jobs and of `further_jobs` are cancelled.
-        """
-        flat, cancelled = await scripts.TAKE(
+    async def take(self, room: int, further_jobs: Iterable[bytes] = ()) -> Taken:
+        """At most `room` new messages, without waiting; of `further_jobs` the cancelled ones."""
+        flat, cancelled, now_ms = await scripts.TAKE(
             self._redis, self._streams, [*self._us, room, keys.CANCEL_PREFIX, *further_jobs]
         )
         claims = [Claim(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
-        return claims, set(cancelled)
+        return Taken(claims, set(cancelled), now_ms)
 
     async def wait(self, block_s: float) -> list[Claim]:
         """Block until a message comes and take it: none, one, or one of each stream."""
@@ -95,15 +117,43 @@ class Claims:
             for entry_id, fields in entries
         ]
 
-    async def rescue(self) -> tuple[Claim, bool] | None:
-        """Take over one message whose lease has lapsed, and whether its job is cancelled."""
+    async def rescue(self, most: int, reads_version: int) -> Taken | None:
+        """Take over messages nobody holds any more.
+
+        Those that were handed back untried come together, at most `most`; a suspect, whose lease
+        has lapsed, comes alone. Messages shelved for readers of `reads_version` come first.
+        """
         found = await scripts.RESCUE(
-            self._redis, self._streams, [*self._us, self._lease_ms, keys.CANCEL_PREFIX]
+            self._redis,
+            self._streams,
+            [
+                *(*self._us, self._lease_ms, keys.CANCEL_PREFIX),
+                *(most, reads_version, keys.SHELF_PREFIX),
+            ],
         )
         if not found:
             return None
-        *claim, cancelled = found
-        return Claim(*claim), bool(cancelled)
+        flat, cancelled, now_ms = found
+        claims = [Claim(*flat[i : i + 5]) for i in range(0, len(flat), 5)]
+        return Taken(claims, set(cancelled), now_ms)
+
+    async def hand_back(self, claims: Sequence[Claim]) -> int:
+        """Let go of those that are still ours, for anybody to take at once; returns how many."""
+        return await self._give(claims, keys.HANDED_BACK, _LONG_LAPSED_MS)
+
+    async def shelve(self, claims: Sequence[Claim], version: int) -> int:
+        """Leave messages to workers that read this schema version; returns how many.
+
+        Older workers look at them again when a lease's time has passed.
+        """
+        return await self._give(claims, keys.shelf(version), 0)
+
+    async def _give(self, claims: Sequence[Claim], keeper: str, idle_ms: int) -> int:
+        named = [part for c in claims for part in (c.stream, c.entry_id, c.deliveries)]
+        given: int = await scripts.HAND_BACK(
+            self._redis, self._streams, [*self._us, keeper, idle_ms, *named]
+        )
+        return given
 
     async def renew(self, claims: Sequence[Claim]) -> int:
         """Renew the leases that are still ours; returns how many."""

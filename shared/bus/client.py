@@ -9,16 +9,24 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from shared.bus import keys, scripts
-from shared.bus.connection import LONGEST_BLOCK_S, Outage, command, keep_trying, will_pass
+from shared.bus.connection import (
+    LONGEST_BLOCK_S,
+    Outage,
+    command,
+    keep_trying,
+    key_is_misplaced,
+    will_pass,
+)
+from shared.bus.presence import read_heartbeat
 from shared.bus.records import LiveAgent, QueueDepth, SetAside
+from shared.bus.replying import failure_of_newer_reply
 from shared.contracts.messages import ReplyMessage, RequestMessage, decode, encode
 from shared.contracts.skills import AGENT_OF, AgentName
-from shared.errors import DecodeError, PermanentError, TransientError
+from shared.errors import DecodeError, NewerVersionError, PermanentError, TransientError
 from shared.tasks import stop_tasks
 
 _CANCEL_KEPT_S = 24 * 3600
@@ -55,6 +63,10 @@ class BusClient:
         reply_to: the Redis list replies come to, e.g. `keys.reply("run-7")`; the requests carry
             the same name in their `reply_to`.
         queue_limit: a request stream holds at most this many messages; senders wait beyond it.
+
+    Attributes:
+        outages: how often `receive` had to wait for Redis. What was under way may be lost with the
+            last second before a crash, and is worth asking for again.
     """
 
     def __init__(self, redis: Redis, reply_to: str, queue_limit: int = 10_000) -> None:
@@ -64,6 +76,7 @@ class BusClient:
         self._outboxes: dict[str, deque[_Parcel]] = {}
         self._flushes: dict[str, asyncio.Task[None]] = {}
         self._receiving = Outage(redis)
+        self.outages = 0
 
     async def send(
         self,
@@ -100,7 +113,8 @@ class BusClient:
     async def receive(self, timeout_s: float = 1.0, limit: int = 256) -> list[ReplyMessage]:
         """Wait for replies: at least one, unless `timeout_s` passes first; at most `limit`.
 
-        Malformed replies are parked and logged. Let it return by its timeout: cancelling it can
+        Malformed replies are parked and logged; one of a newer version comes as a retryable
+        failure. Let it return by its timeout: cancelling it can
         lose replies that are on the way.
         """
         end = time.monotonic() + timeout_s
@@ -109,8 +123,12 @@ class BusClient:
             left_s = end - time.monotonic()
             try:
                 payloads = await self._pop(left_s, limit)
-                self._receiving.over()
+                self.outages += self._receiving.over()
             except RedisError as error:
+                if key_is_misplaced(error):
+                    logger.error("moved aside what lay in place of %s: %s", self.reply_to, error)
+                    await scripts.MAKE_ROOM(self.redis, [self.reply_to], ["list"])
+                    continue
                 if not will_pass(error):
                     raise
                 if left_s <= 0:
@@ -118,41 +136,37 @@ class BusClient:
                 await self._receiving.wait(error)
                 continue
             for payload in payloads:
-                try:
-                    replies.append(decode(payload, ReplyMessage))
-                except DecodeError as error:
-                    await self._park_reply(error)
+                reply = await self._read(payload)
+                if reply is not None:
+                    replies.append(reply)
             if not payloads and time.monotonic() >= end:
                 break
         return replies
 
     async def cancel(self, job_id: str) -> None:
         """From now on agents answer this job's requests with Failure("cancelled") unworked."""
-        await self._patiently("SET", keys.cancel(job_id), 1, "EX", _CANCEL_KEPT_S)
+        await keep_trying(
+            Outage(self.redis),
+            lambda: scripts.CANCEL(self.redis, [keys.cancel(job_id)], [_CANCEL_KEPT_S]),
+        )
 
     async def uncancel(self, job_id: str) -> None:
         """Undo `cancel`, before a job is resumed."""
         await self._patiently("DEL", keys.cancel(job_id))
 
     async def depth(self, agent: AgentName) -> QueueDepth:
-        """How much waits, is being worked on, and was given up."""
-        hi, lo = keys.request_streams(agent)
-        pipeline = self.redis.pipeline(transaction=True)
-        pipeline.xlen(hi)
-        pipeline.xlen(lo)
-        pipeline.xlen(keys.dead(agent))
-        pipeline.xpending(hi, keys.GROUP)
-        pipeline.xpending(lo, keys.GROUP)
-        *lengths, in_hi, in_lo = await pipeline.execute(raise_on_error=False)
-        for answer in lengths:
-            if isinstance(answer, RedisError):
-                raise answer
-        pending = 0
-        for summary in (in_hi, in_lo):
-            if not isinstance(summary, ResponseError):  # no group yet: nothing was delivered
-                pending += summary["pending"]
-        queued = lengths[0] + lengths[1]
-        return QueueDepth(waiting=max(queued - pending, 0), pending=pending, dead=lengths[2])
+        """How much waits, for how long already, is being worked on, and was set aside."""
+        streams = keys.request_streams(agent)
+        hi, lo, dead, parked, oldest_ms, now_ms = await scripts.DEPTH(
+            self.redis, [*streams, keys.dead(agent), keys.parked(agent)], [keys.GROUP]
+        )
+        return QueueDepth(
+            waiting=max(hi[0] - hi[1], 0) + max(lo[0] - lo[1], 0),
+            pending=hi[1] + lo[1],
+            dead=dead,
+            parked=parked,
+            oldest_age_s=max(now_ms - oldest_ms, 0) / 1000 if oldest_ms else 0.0,
+        )
 
     async def dead_letters(self, agent: AgentName, limit: int = 100) -> list[SetAside]:
         """The messages given up, oldest first."""
@@ -184,11 +198,12 @@ class BusClient:
         names = sorted(await command(self.redis, "SMEMBERS", keys.AGENTS))
         if not names:
             return []
-        beats = await command(self.redis, "MGET", *(keys.heartbeat(n.decode()) for n in names))
+        named = [keys.heartbeat(name.decode(errors="replace")) for name in names]
+        beats = await command(self.redis, "MGET", *named)
         gone = [name for name, beat in zip(names, beats, strict=True) if beat is None]
         if gone:
             await command(self.redis, "SREM", keys.AGENTS, *gone)
-        alive = [msgspec.msgpack.decode(beat, type=LiveAgent) for beat in beats if beat is not None]
+        alive = [agent for beat in beats if beat is not None and (agent := read_heartbeat(beat))]
         return sorted(alive, key=lambda agent: (agent.agent, agent.worker, agent.consumer))
 
     async def aclose(self) -> None:
@@ -221,16 +236,19 @@ class BusClient:
     async def _flush(self, stream: str) -> None:
         """Add the stream's outbox, in order, until it is empty; poll while the stream is full."""
         outbox, outage, poll_s = self._outboxes[stream], Outage(self.redis), _SHORTEST_POLL_S
+        most = _MOST_PER_SCRIPT
         try:
-            while parcels := _next_parcels(outbox):
+            while parcels := _next_parcels(outbox, most):
                 try:
                     added = await self._add(stream, parcels)
                 except RedisError as error:
                     if not will_pass(error):
                         raise
                     await outage.wait(error)  # meanwhile senders may give up: choose parcels anew
+                    most = 1  # at the memory limit a small script may pass where a large one can't
                     continue
                 outage.over()
+                most = _MOST_PER_SCRIPT
                 for parcel in parcels[:added]:
                     outbox.remove(parcel)
                     if not parcel.added.done():
@@ -265,12 +283,27 @@ class BusClient:
         if block_s <= 0:
             return await command(self.redis, "LPOP", self.reply_to, limit) or []
         pipeline = self.redis.pipeline(transaction=False)
-        # Below a millisecond Redis 6 would round to 0, which means for ever.
-        pipeline.blpop([self.reply_to], max(min(block_s, LONGEST_BLOCK_S), 0.001))
+        # A millisecond or less Redis 6 rounds down to 0, which means for ever.
+        pipeline.blpop([self.reply_to], max(min(block_s, LONGEST_BLOCK_S), 0.002))
         if limit > 1:
             pipeline.lpop(self.reply_to, limit - 1)
         first, *rest = await pipeline.execute()
         return ([first[1]] if first else []) + (rest[0] or [] if rest else [])
+
+    async def _read(self, payload: bytes) -> ReplyMessage | None:
+        """The reply; None when it was parked."""
+        try:
+            return decode(payload, ReplyMessage)
+        except NewerVersionError as error:
+            failure = failure_of_newer_reply(payload, str(error))
+            if failure is None:
+                await self._park_reply(error)
+            else:
+                logger.warning("reply to %s: %s", failure.message_id, error)
+            return failure
+        except DecodeError as error:
+            await self._park_reply(error)
+            return None
 
     async def _park_reply(self, error: DecodeError) -> None:
         logger.error("malformed reply in %s parked: %s", self.reply_to, error)
@@ -287,14 +320,14 @@ class BusClient:
         return [_as_set_aside(entry_id.decode(), fields) for entry_id, fields in entries]
 
 
-def _next_parcels(outbox: deque[_Parcel]) -> list[_Parcel]:
-    """The parcels to add next, about `_MOST_PER_SCRIPT` messages; drops abandoned ones."""
+def _next_parcels(outbox: deque[_Parcel], most: int) -> list[_Parcel]:
+    """The parcels to add next, about `most` messages, at least one; drops abandoned ones."""
     while outbox and outbox[0].added.done():
         outbox.popleft()
     chosen: list[_Parcel] = []
     size = 0
     for parcel in outbox:
-        if chosen and size + parcel.size > _MOST_PER_SCRIPT:
+        if chosen and size + parcel.size > most:
             break
         if not parcel.added.done():
             chosen.append(parcel)
@@ -303,12 +336,14 @@ def _next_parcels(outbox: deque[_Parcel]) -> list[_Parcel]:
 
 
 def _as_set_aside(entry_id: str, fields: dict[bytes, bytes]) -> SetAside:
+    # Whatever somebody has put there by hand is shown as far as it goes.
+    deliveries = fields.get(b"deliveries", b"")
     return SetAside(
         entry_id=entry_id,
-        payload=fields[b"m"],
-        job_id=fields[b"j"].decode(errors="replace"),
-        reason=fields[b"reason"].decode(errors="replace"),
-        deliveries=int(fields[b"deliveries"]),
-        stream=fields[b"stream"].decode(errors="replace"),
+        payload=fields.get(b"m", b""),
+        job_id=fields.get(b"j", b"").decode(errors="replace"),
+        reason=fields.get(b"reason", b"").decode(errors="replace"),
+        deliveries=int(deliveries) if deliveries.isdigit() and len(deliveries) < 10 else 0,
+        stream=fields.get(b"stream", b"").decode(errors="replace"),
         at_s=int(entry_id.split("-")[0]) / 1000,
     )

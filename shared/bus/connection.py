@@ -102,6 +102,11 @@ def group_is_missing(error: RedisError) -> bool:
     return isinstance(error, ResponseError) and "NOGROUP" in str(error)
 
 
+def key_is_misplaced(error: RedisError) -> bool:
+    """Does another kind of value lie where one of ours belongs?"""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
+
+
 class Outage:
     """One owner's view of Redis being away: pauses that grow up to 2 s, and a few log lines."""
 
@@ -126,12 +131,14 @@ class Outage:
         await asyncio.sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
-    def over(self) -> None:
-        """Redis has answered."""
+    def over(self) -> bool:
+        """Redis has answered; returns whether it had been away."""
+        was_away = self._since_s is not None
         if self._since_s is not None:
             away_s = time.monotonic() - self._since_s
             logger.warning("Redis at %s answers again after %.1f s", self._address, away_s)
             self._since_s, self._pause_s, self._log_at_s = None, _SHORTEST_PAUSE_S, 0.0
+        return was_away
 
 
 async def keep_trying(

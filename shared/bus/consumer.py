@@ -9,33 +9,40 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from shared.bus import keys
-from shared.bus.claims import Claim, Claims, Reply
-from shared.bus.connection import Outage, Outcome, group_is_missing, keep_trying, will_pass
+from shared.bus.asking import Answer as Answer
+from shared.bus.asking import EngineDeadError as EngineDeadError
+from shared.bus.asking import Handler as Handler
+from shared.bus.asking import answers_to
+from shared.bus.claims import Claim, Claims, Reply, Taken
+from shared.bus.connection import (
+    Outage,
+    Outcome,
+    group_is_missing,
+    keep_trying,
+    key_is_misplaced,
+    will_pass,
+)
+from shared.bus.gathering import Gathering
+from shared.bus.presence import HEARTBEAT_INTERVAL_S, show, vanish
+from shared.bus.reading import has_expired, read_request
 from shared.bus.records import LiveAgent
-from shared.bus.replying import answers_of_one_length, reply_bytes, salvage
-from shared.contracts.messages import Failure, RequestMessage, decode
-from shared.contracts.skills import Result
-from shared.errors import DecodeError, TransientError, XRError
+from shared.bus.replying import failure_for_unreadable, reply_bytes
+from shared.bus.waiting_list import WaitingList
+from shared.bus.workload import Workload
+from shared.contracts.messages import SCHEMA_VERSION, Failure, RequestMessage
+from shared.errors import DecodeError, NewerVersionError
 from shared.tasks import stop_tasks
 
-Answer = Result | Failure
-Handler = Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Answer]]]
-
 _LONGEST_IDLE_BLOCK_S = 0.5
-_HEARTBEAT_INTERVAL_S, _HEARTBEAT_KEPT_S = 2.0, 10
+_LONGEST_RESCUE_INTERVAL_S = 1.0
 _FORGET_INTERVAL_S = 60.0
 _REPLY_KEPT_S = 3600
+_NEWER_KEPT_S = 600.0
 
 logger = logging.getLogger(__name__)
-
-
-class EngineDeadError(XRError):
-    """Raised by a handler whose model is gone: the consumer stops and acknowledges nothing."""
 
 
 class Consumer:
@@ -44,7 +51,11 @@ class Consumer:
     Delivery is at least once, recording an answer is once. A message is leased to the consumer
     that took it; leases are renewed while its batch is in hand, and those of a consumer that died
     or froze lapse. A lapsed message is a suspect: it is delivered again alone, so that a message
-    which kills its worker takes nobody along, and given up after `max_deliveries`.
+    which kills its worker takes nobody along, and given up after `max_deliveries`. A message that
+    was handed back is no suspect, and that delivery is not counted.
+
+    A message of a newer schema version is left to workers that can read it, and given up when none
+    has come in ten minutes.
 
     The leases are renewed by the event loop: **a handler must not block it**. Compute in a thread
     (`asyncio.to_thread`); a handler that blocks the loop for longer than `lease_s` loses its batch.
@@ -53,22 +64,28 @@ class Consumer:
         redis: from `shared.bus.connection.connect`.
         agent: whose requests to take.
         handler: gets 1..max_batch valid requests, returns one answer each in their order. When it
-            raises on a batch, each request is tried alone, so that only the guilty one fails
-            (retryable when it raised `TransientError`). `EngineDeadError` ends the consumer.
+            raises on a batch, the batch is halved until only the guilty requests fail (retryable
+            when it raised `TransientError`). `EngineDeadError` ends the consumer.
         worker: name of this process in replies and heartbeats.
         max_batch: messages taken at once.
         max_wait_ms: how long a batch that isn't full may wait for more; the wait ends early when
-            nothing more comes.
+            nothing more comes, and there is none while messages come one by one.
         lease_s: how long after its last renewal a claim lapses.
         max_deliveries: a message handed out this often without an answer is a dead letter.
         identity: the checkpoint served, for the heartbeat.
+        is_ready: whether the model works, for the heartbeat.
+        reads_version: the newest schema version it reads.
 
     Attributes:
-        batches, messages, failures: handler batches run, requests answered, of which as failures.
+        messages, failures: requests answered, of which as failures.
         redelivered: suspects taken over from other consumers.
         dead_lettered, parked: messages set aside.
         late: answers not recorded because somebody else had taken the message over.
+        handed_back: messages let go of when stopping.
+        too_new: times a message was left to a newer worker.
         in_flight: messages in hand.
+        work: batches, their size and their time.
+        redis_is_away: whether Redis didn't answer when last asked.
         last_batch_at_s: Unix time of the last handler batch that was answered; None before.
     """
 
@@ -84,23 +101,31 @@ class Consumer:
         lease_s: float = 15.0,
         max_deliveries: int = 3,
         identity: str = "",
+        is_ready: Callable[[], bool] = lambda: True,
+        reads_version: int = SCHEMA_VERSION,
     ) -> None:
         self.agent, self.worker, self.identity = agent, worker, identity
         self.name = f"{worker}-{secrets.token_hex(4)}"
-        self.batches = self.messages = self.failures = self.redelivered = 0
-        self.dead_lettered = self.parked = self.late = 0
+        self.messages = self.failures = self.redelivered = 0
+        self.dead_lettered = self.parked = self.late = self.handed_back = self.too_new = 0
+        self.work = Workload()
+        self.max_batch = max_batch
+        self.redis_is_away = False
         self.last_batch_at_s: float | None = None
         self._redis, self._handler = redis, handler
-        self._max_batch, self._max_wait_s = max_batch, max_wait_ms / 1000
+        self._is_ready, self._reads_version = is_ready, reads_version
         self._lease_s, self._max_deliveries = lease_s, max_deliveries
         self._claims = Claims(
             redis, agent, self.name, lease_s=lease_s, reply_expiry_s=_REPLY_KEPT_S
         )
+        self._gathering = Gathering(
+            self._claims, max_batch, max_wait_ms / 1000, min(_LONGEST_IDLE_BLOCK_S, lease_s / 5)
+        )
         self._in_hand: Sequence[Claim] = ()
+        self._too_new = WaitingList(_NEWER_KEPT_S)
         self._outage = Outage(redis)
         self._stopping_since_s: float | None = None
         self._rescue_at_s = self._forget_at_s = 0.0
-        self._quiet = False  # messages come one by one: it pays to wait without looking first
         self._started_at_s = time.time()
 
     @property
@@ -111,6 +136,20 @@ class Consumer:
         """Drain: take nothing new, finish the batch in hand, let `run` return."""
         if self._stopping_since_s is None:
             self._stopping_since_s = time.monotonic()
+
+    async def hand_back(self) -> None:
+        """Let go of the batch in hand: the process is about to end without its answers.
+
+        Others take the messages at once. What a handler answers afterwards is not recorded.
+
+        Raises: RedisError: it failed; the leases lapse by themselves.
+        """
+        self.stop()
+        if self._in_hand:
+            given = await self._claims.hand_back(self._in_hand)
+            self.handed_back += given
+            logger.warning("%s: handed back %d messages unanswered", self.name, given)
+        await self._sign_off()
 
     async def run(self) -> None:
         """Serve until `stop`. While Redis is away it waits and tries again.
@@ -130,7 +169,8 @@ class Consumer:
                 except RedisError as error:
                     await self._recover(error)
                 else:
-                    self._outage.over()
+                    if self._outage.over():  # give others, too, the time to renew their leases
+                        self._rescue_at_s = time.monotonic() + self._lease_s
         finally:
             await stop_tasks([background])
             with contextlib.suppress(RedisError):
@@ -139,119 +179,81 @@ class Consumer:
     # --- one turn ---------------------------------------------------------------------------------
 
     async def _serve_once(self) -> None:
-        suspect = await self._next_suspect()
-        if suspect:
-            claim, cancelled = suspect
-            self.redelivered += 1
-            logger.warning(
-                "%s: delivery %d of a message whose worker died or froze (%s of job %s)",
-                self.name, claim.deliveries, claim.entry_id.decode(),
-                claim.job_id.decode(errors="replace"),
-            )  # fmt: skip
-            await self._hold([claim], {claim.job_id} if cancelled else set())
-        claims, cancelled_jobs = await self._gather(may_block=suspect is None)
-        await self._hold(claims, cancelled_jobs)
+        left = await self._next_left()
+        if left:
+            await self._hold(left)
+        if self._stopping_since_s is None:
+            await self._hold(await self._gathering.gather(may_block=left is None))
 
-    async def _next_suspect(self) -> tuple[Claim, bool] | None:
+    async def _next_left(self) -> Taken | None:
+        """Messages that nobody holds any more: handed back ones, or one suspect."""
         now = time.monotonic()
         if now < self._rescue_at_s:
             return None
         if now >= self._forget_at_s:
             await self._claims.forget_consumers(max(_FORGET_INTERVAL_S, 10 * self._lease_s))
             self._forget_at_s = now + _FORGET_INTERVAL_S
-        suspect = await self._claims.rescue()
-        if suspect is None:  # otherwise more may wait: look again in the next turn
-            self._rescue_at_s = now + self._lease_s / 5
-        return suspect
+        left = await self._claims.rescue(self.max_batch, self._reads_version)
+        if left is None:  # otherwise more may wait: look again in the next turn
+            self._rescue_at_s = now + min(self._lease_s / 5, _LONGEST_RESCUE_INTERVAL_S)
+            return None
+        for claim in left.claims:
+            if claim.deliveries > 1:
+                self.redelivered += 1
+                logger.warning(
+                    "%s: delivery %d of a message whose worker died or froze (%s of job %s)",
+                    self.name, claim.deliveries, claim.entry_id.decode(),
+                    claim.job_id.decode(errors="replace"),
+                )  # fmt: skip
+        return left
 
-    async def _gather(self, *, may_block: bool) -> tuple[list[Claim], set[bytes]]:
-        """As many messages as wait, at most `max_batch`; and the cancelled ones among their jobs.
-
-        Polls instead of blocking for milliseconds: on an idle server a short block takes as long as
-        the server's timer.
-        """
-        claims: list[Claim] = []
-        cancelled: set[bytes] = set()
-        unchecked: set[bytes] = set()
-        if not (self._quiet and may_block):
-            claims, cancelled = await self._claims.take(self._max_batch)
-        if not claims:
-            if may_block:
-                claims = await self._claims.wait(min(_LONGEST_IDLE_BLOCK_S, self._lease_s / 5))
-            if not claims:
-                return [], cancelled
-            unchecked = {claim.job_id for claim in claims}
-        woken = bool(unchecked)
-        end = time.monotonic() + self._max_wait_s
-        while unchecked or (len(claims) < self._max_batch and time.monotonic() < end):
-            room = max(self._max_batch - len(claims), 0)
-            if room and self._max_wait_s:
-                await asyncio.sleep(self._max_wait_s / 2)
-            more, also_cancelled = await self._claims.take(room, unchecked)
-            unchecked = set()
-            claims += more
-            cancelled |= also_cancelled
-            if not more:
-                break
-        self._quiet = woken and len(claims) == 1
-        return claims, cancelled
-
-    async def _hold(self, claims: Sequence[Claim], cancelled: set[bytes]) -> None:
-        """Work on claims; the background task renews them meanwhile."""
-        self._in_hand = claims
+    async def _hold(self, taken: Taken) -> None:
+        """Work on what was taken; the background task renews the leases meanwhile."""
+        self._in_hand = taken.claims
         try:
             # A blocking read can bring one message of each stream: one more than a batch of one.
-            for start in range(0, len(claims), self._max_batch):
-                await self._work(claims[start : start + self._max_batch], cancelled)
+            for start in range(0, len(taken.claims), self.max_batch):
+                part = taken.claims[start : start + self.max_batch]
+                await self._work(taken._replace(claims=part))
         finally:
             self._in_hand = ()
 
-    async def _work(self, claims: Sequence[Claim], cancelled: set[bytes]) -> None:
-        """See every claim to its end: answered, or set aside."""
+    async def _work(self, taken: Taken) -> None:
+        """See every claim to its end: answered, set aside, or left to a newer worker."""
         open_requests: list[tuple[Claim, RequestMessage]] = []
+        too_new: list[tuple[Claim, NewerVersionError]] = []
         replies: list[Reply] = []
-        now_s = time.time()
-        for claim in claims:
+        for claim in taken.claims:
             try:
-                request = decode(claim.payload, RequestMessage)
+                request = read_request(claim, self._reads_version)
+            except NewerVersionError as error:
+                too_new.append((claim, error))
+                continue
             except DecodeError as error:
-                await self._park(claim, error)
+                await self._park(claim, f"malformed message: {error}")
                 continue
             if claim.deliveries > self._max_deliveries:
                 await self._bury(claim, request)
-            elif claim.job_id in cancelled:
+            elif claim.job_id in taken.cancelled:
                 replies.append(self._reply(claim, request, Failure("cancelled")))
-            elif request.deadline_s is not None and request.deadline_s < now_s:
-                replies.append(self._reply(claim, request, Failure("deadline passed")))
+            elif has_expired(claim, request, taken.now_ms):
+                # Asked again if anybody waits after all: Redis' clock may have jumped.
+                expired = Failure("nobody waits for the answer any longer", retryable=True)
+                replies.append(self._reply(claim, request, expired))
             else:
                 open_requests.append((claim, request))
+        if too_new:
+            await self._leave_to_newer(too_new)
         if open_requests:
-            answers = await self._ask([request for _, request in open_requests])
-            self.batches += 1
+            self.work.began()
+            answers = await answers_to([request for _, request in open_requests], self._handler)
+            self.work.ended(len(open_requests))
             self.last_batch_at_s = time.time()
             replies += (
                 self._reply(claim, request, answer)
                 for (claim, request), answer in zip(open_requests, answers, strict=True)
             )
         await self._deliver(replies)
-
-    async def _ask(self, requests: Sequence[RequestMessage]) -> Sequence[Answer]:
-        """One answer per request, whatever the handler does."""
-        try:
-            answers = await self._handler(requests)
-        except EngineDeadError:
-            raise
-        except Exception as error:
-            if len(requests) == 1:
-                retryable = isinstance(error, TransientError)
-                logger.warning("request %s failed", requests[0].message_id, exc_info=error)
-                return [Failure(f"{type(error).__name__}: {error}", retryable=retryable)]
-            logger.warning(
-                "a batch of %d failed (%s: %s): trying each alone",
-                len(requests), type(error).__name__, error,
-            )  # fmt: skip
-            return [answer for request in requests for answer in await self._ask([request])]
-        return answers_of_one_length(answers, len(requests))
 
     def _reply(self, claim: Claim, request: RequestMessage, answer: Answer) -> Reply:
         payload, failed = reply_bytes(request.message_id, self.worker, answer)
@@ -281,43 +283,74 @@ class Consumer:
     async def _bury(self, claim: Claim, request: RequestMessage) -> None:
         reason = f"no answer after {self._max_deliveries} deliveries: its workers died or froze"
         reply = self._reply(claim, request, Failure(reason))
+        await self._bury_with(claim, reason, reply)
+
+    async def _bury_with(self, claim: Claim, reason: str, reply: Reply | None) -> None:
         if await self._patiently(lambda: self._claims.bury(claim, reason, reply)):
             self.dead_lettered += 1
-            logger.error("dead letter: %s of %s: %s", request.message_id, self.agent, reason)
+            logger.error(
+                "dead letter of %s: entry %s of job %s: %s",
+                self.agent, claim.entry_id.decode(), claim.job_id.decode(errors="replace"), reason,
+            )  # fmt: skip
 
-    async def _park(self, claim: Claim, error: DecodeError) -> None:
-        reason = f"malformed message: {error}"
-        addressed = salvage(claim.payload)
-        reply = None
-        if addressed:
-            message_id, reply_to = addressed
-            payload, _ = reply_bytes(message_id, self.worker, Failure(reason))
-            reply = Reply(claim, reply_to, payload)
+    async def _park(self, claim: Claim, reason: str) -> None:
+        reply = self._salvaged_reply(claim, reason)
         if await self._patiently(lambda: self._claims.park(claim, reason, reply)):
             self.parked += 1
             logger.error("%s: parked entry %s: %s", self.agent, claim.entry_id.decode(), reason)
+
+    def _salvaged_reply(self, claim: Claim, reason: str) -> Reply | None:
+        told = failure_for_unreadable(claim.payload, self.worker, reason)
+        return Reply(claim, *told) if told else None
+
+    async def _leave_to_newer(self, messages: Sequence[tuple[Claim, NewerVersionError]]) -> None:
+        """For a worker of the next version, during a roll-out; bury what has waited too long."""
+        shelves: dict[int, list[Claim]] = {}
+        for claim, error in messages:
+            if self._too_new.is_over(claim.entry_id):
+                reason = f"{error}; no newer worker took it in {_NEWER_KEPT_S:g} s"
+                await self._bury_with(claim, reason, self._salvaged_reply(claim, reason))
+            else:
+                shelves.setdefault(error.version, []).append(claim)
+        for version, claims in shelves.items():
+            await self._patiently(lambda c=claims, v=version: self._claims.shelve(c, v))  # type: ignore[misc]
+            self.too_new += len(claims)
+            logger.warning(
+                "%s reads messages up to version %d: left %d of version %d to newer workers",
+                self.name, self._reads_version, len(claims), version,
+            )  # fmt: skip
 
     # --- in the background, and when Redis fails --------------------------------------------------
 
     async def _keep_alive(self) -> None:
         """Renew the leases of the batch in hand and show that this consumer lives."""
-        interval_s = min(self._lease_s / 4, _HEARTBEAT_INTERVAL_S)
+        interval_s = min(self._lease_s / 4, HEARTBEAT_INTERVAL_S)
         heartbeat_at_s = 0.0
         while True:
             try:
-                now = time.monotonic()
-                if now >= heartbeat_at_s:
-                    await self._publish_heartbeat()
-                    heartbeat_at_s = now + _HEARTBEAT_INTERVAL_S
                 if self._in_hand:
                     await self._claims.renew(self._in_hand)
+                now = time.monotonic()
+                if now >= heartbeat_at_s:
+                    await show(self._redis, self._presence())
+                    heartbeat_at_s = now + HEARTBEAT_INTERVAL_S
+                self.redis_is_away = False
             except RedisError as error:
                 # The main loop is the one that waits, logs and recovers.
                 logger.debug("%s: leases not renewed: %s", self.name, error)
+                if key_is_misplaced(error):  # in the list of consumers: only seen here
+                    with contextlib.suppress(RedisError):
+                        await self._claims.make_room()
+                self.redis_is_away = will_pass(error)
             await asyncio.sleep(interval_s)
 
-    async def _publish_heartbeat(self) -> None:
-        beat = LiveAgent(
+    async def _sign_off(self) -> None:
+        await vanish(self._redis, self.name)
+        await self._claims.forget_us()
+
+    def _presence(self) -> LiveAgent:
+        busy_share, messages_per_batch = self.work.lately()
+        return LiveAgent(
             agent=self.agent,
             worker=self.worker,
             consumer=self.name,
@@ -325,25 +358,26 @@ class Consumer:
             in_flight=self.in_flight,
             processed=self.messages,
             failures=self.failures,
-            batches=self.batches,
+            batches=self.work.batches,
             started_at_s=self._started_at_s,
             last_batch_at_s=self.last_batch_at_s,
+            ready=self._is_ready(),
+            busy_share=busy_share,
+            batch_fill=messages_per_batch / self.max_batch,
+            redelivered=self.redelivered,
+            dead_lettered=self.dead_lettered,
+            parked=self.parked,
+            late=self.late,
+            handed_back=self.handed_back,
+            too_new=self.too_new,
         )
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.set(keys.heartbeat(self.name), msgspec.msgpack.encode(beat), ex=_HEARTBEAT_KEPT_S)
-        pipeline.sadd(keys.AGENTS, self.name)
-        await pipeline.execute()
-
-    async def _sign_off(self) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.delete(keys.heartbeat(self.name))
-        pipeline.srem(keys.AGENTS, self.name)
-        await pipeline.execute()
-        await self._claims.forget_us()
 
     async def _recover(self, error: RedisError) -> None:
         if group_is_missing(error):
             logger.warning("%s: Redis has lost the queue of %s; made anew", self.name, self.agent)
+            await self._patiently(self._claims.create_groups)
+        elif key_is_misplaced(error):
+            logger.error("%s: moved aside what lay in our place: %s", self.name, error)
             await self._patiently(self._claims.create_groups)
         elif will_pass(error):
             await self._outage.wait(error)

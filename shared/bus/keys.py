@@ -23,9 +23,14 @@ from typing import Literal
 Priority = Literal["hi", "lo"]
 
 GROUP = "agents"
+HANDED_BACK = "handed-back"
+"""The consumer, in name only, of messages that a stopping process let go of."""
+SHELF_PREFIX = "newer:"
+"""newer:<version> holds, in name only, what waits for a worker that reads that schema version."""
 AGENTS = "xr:agents"
 PARKED_REPLIES = "xr:parked-replies"
 CANCEL_PREFIX = "xr:cancel:"
+REPLY_PREFIX = "xr:reply:"
 
 
 def requests(agent: str, priority: Priority) -> str:
@@ -46,7 +51,11 @@ def parked(agent: str) -> str:
 
 
 def reply(who: str) -> str:
-    return f"xr:reply:{who}"
+    return f"{REPLY_PREFIX}{who}"
+
+
+def shelf(version: int) -> str:
+    return f"{SHELF_PREFIX}{version}"
 
 
 def cancel(job_id: str) -> str:

@@ -6,11 +6,18 @@ import msgspec
 
 
 class QueueDepth(msgspec.Struct, frozen=True):
-    """Messages of one agent type: waiting in line, delivered but not yet answered, given up."""
+    """Messages of one agent type: waiting in line, delivered but not yet answered, given up.
+
+    Attributes:
+        parked: malformed ones, set aside.
+        oldest_age_s: how long ago the oldest that has no answer yet was queued; 0 without any.
+    """
 
     waiting: int
     pending: int
     dead: int
+    parked: int = 0
+    oldest_age_s: float = 0.0
 
 
 class SetAside(msgspec.Struct, frozen=True):
@@ -46,6 +53,12 @@ class LiveAgent(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: messages in hand.
         processed, failures, batches: counts since its start.
         started_at_s, last_batch_at_s: Unix times; the latter None before the first batch.
+        ready: whether a real item passed through the model lately.
+        busy_share: of the last half minute, in [0, 1].
+        batch_fill: messages per batch of the last half minute, as a share of `max_batch`.
+        redelivered, dead_lettered, parked, late, handed_back, too_new: counts since its start, see
+            `Consumer`.
+    Programs of other versions read this: new fields have defaults.
     """
 
     agent: str
@@ -58,3 +71,12 @@ class LiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     batches: int
     started_at_s: float
     last_batch_at_s: float | None
+    ready: bool = True
+    busy_share: float = 0.0
+    batch_fill: float = 0.0
+    redelivered: int = 0
+    dead_lettered: int = 0
+    parked: int = 0
+    late: int = 0
+    handed_back: int = 0
+    too_new: int = 0

@@ -7,8 +7,25 @@ from typing import cast
 
 import msgspec
 
+from shared.bus import keys
+from shared.contracts.limits import Address
 from shared.contracts.messages import Failure, ReplyMessage, encode
 from shared.contracts.skills import Body, Result
+from shared.errors import MALFORMED
+
+
+class _Addressed(msgspec.Struct, frozen=True):
+    """What is left of a request that cannot be read; the rest is skipped and takes no memory."""
+
+    message_id: Address
+    reply_to: Address
+
+
+class _Answering(msgspec.Struct, frozen=True):
+    """The same of a reply."""
+
+    message_id: Address
+    worker: Address = ""
 
 
 def answers_of_one_length(answers: object, expected: int) -> Sequence[Result | Failure]:
@@ -39,12 +56,26 @@ def reply_bytes(message_id: str, worker: str, answer: object) -> tuple[bytes, bo
 def salvage(payload: bytes) -> tuple[str, str] | None:
     """Message id and reply list of a malformed request, when they can still be read."""
     try:
-        fields = msgspec.msgpack.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
+        addressed = msgspec.msgpack.decode(payload, type=_Addressed)
+    except MALFORMED:
         return None
-    if not isinstance(fields, dict):
+    return (addressed.message_id, addressed.reply_to) if addressed.reply_to else None
+
+
+def failure_for_unreadable(payload: bytes, worker: str, reason: str) -> tuple[str, bytes] | None:
+    """Reply list and reply for a request we can't read, when it still says who asks."""
+    addressed = salvage(payload)
+    if addressed is None or not addressed[1].startswith(keys.REPLY_PREFIX):
         return None
-    message_id, reply_to = fields.get("message_id"), fields.get("reply_to")
-    if isinstance(message_id, str) and isinstance(reply_to, str) and reply_to:
-        return message_id, reply_to
-    return None
+    message_id, reply_to = addressed
+    return reply_to, reply_bytes(message_id, worker, Failure(reason))[0]
+
+
+def failure_of_newer_reply(payload: bytes, reason: str) -> ReplyMessage | None:
+    """What a reply of a newer version means here: no answer, ask again (an older worker may)."""
+    try:
+        fields = msgspec.msgpack.decode(payload, type=_Answering)
+    except MALFORMED:
+        return None
+    body = Failure(f"reply of a newer worker: {reason}", retryable=True)
+    return ReplyMessage(message_id=fields.message_id, worker=fields.worker, body=body)

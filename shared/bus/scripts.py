@@ -2,6 +2,11 @@
 
 `KEYS` of those that serve a consumer are its two request streams, hi before lo; a stream is named
 by its 1-based number among them.
+
+At its memory limit Redis refuses a script's first write when that could take memory, and lets a
+script that has begun to write go on. What only makes room in the end (an answer, a dead letter, a
+cancellation, a heartbeat) therefore begins with a write that takes none and changes nothing:
+`PERSIST` of a key that never expires, or is set anew anyway.
 """
 
 from __future__ import annotations
@@ -32,6 +37,13 @@ class Script:
             return await command(redis, "EVAL", self.text, len(keys), *keys, *arguments)
 
 
+_NOW = """
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+"""
+
 _FIELDS = """
 local function fields(entry)
   local found = {m = '', j = ''}
@@ -43,10 +55,25 @@ end
 CREATE_GROUPS = Script("""
 -- KEYS: streams. ARGV: group. From 0 and with the stream, so that lag is known from the start.
 for _, stream in ipairs(KEYS) do
+  redis.call('PERSIST', stream)  -- takes no memory: see above
   local made = redis.pcall('XGROUP', 'CREATE', stream, ARGV[1], '0', 'MKSTREAM')
   if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 end
 return #KEYS
+""")
+
+MAKE_ROOM = Script("""
+-- KEYS: keys of ours. ARGV: the kind each should be of ('stream', 'list', 'set').
+-- Renames what lies there and is of another kind to <key>:misplaced. Returns how many there were.
+local renamed = 0
+for number, key in ipairs(KEYS) do
+  local found = redis.call('TYPE', key).ok
+  if found ~= 'none' and found ~= ARGV[number] then
+    redis.call('RENAME', key, key .. ':misplaced')
+    renamed = renamed + 1
+  end
+end
+return renamed
 """)
 
 SEND = Script("""
@@ -70,10 +97,12 @@ return parcels
 """)
 
 TAKE = Script(
-    _FIELDS
+    _NOW
+    + _FIELDS
     + """
 -- ARGV: group, consumer, room, prefix of cancel keys, further job ids to check.
--- Returns {entries: stream number, id, message, job id each; ids of the cancelled among the jobs}.
+-- Returns {entries: stream number, id, message, job id each; ids of the cancelled among the jobs;
+-- the time in ms}.
 local room, entries, jobs = tonumber(ARGV[3]), {}, {}
 for number, stream in ipairs(KEYS) do
   local got = room > 0 and redis.call(
@@ -93,26 +122,51 @@ local cancelled = {}
 for job in pairs(jobs) do
   if redis.call('EXISTS', ARGV[4] .. job) == 1 then cancelled[#cancelled + 1] = job end
 end
-return {entries, cancelled}
+return {entries, cancelled, now_ms()}
 """
 )
 
 RESCUE = Script(
-    _FIELDS
+    _NOW
+    + _FIELDS
     + """
--- ARGV: group, consumer, lease in ms, prefix of cancel keys.
--- Takes over one message whose lease has lapsed.
--- Returns {stream number, id, message, job id, deliveries, cancelled} or false.
+-- ARGV: group, consumer, lease in ms, prefix of cancel keys, most, newest version read, prefix of
+-- shelves. Takes over what its consumer no longer holds: as many as asked of those that were handed
+-- back untried (delivery count 0), or else one suspect alone, whose lease has lapsed.
+-- Returns {entries: stream number, id, message, job id, deliveries each; ids of the cancelled among
+-- the jobs; the time in ms} or false.
+local function free(stream)
+  for version = 2, tonumber(ARGV[6]) do
+    local shelf = ARGV[7] .. version
+    local found = redis.call('XPENDING', stream, ARGV[1], '-', '+', ARGV[5], shelf)
+    if #found > 0 then return found, 0 end
+  end
+  return redis.call('XPENDING', stream, ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[5]), ARGV[3]
+end
 for number, stream in ipairs(KEYS) do
-  local lapsed = redis.call('XPENDING', stream, ARGV[1], 'IDLE', ARGV[3], '-', '+', 1)[1]
-  if lapsed then
-    local entry = redis.call('XCLAIM', stream, ARGV[1], ARGV[2], ARGV[3], lapsed[1])[1]
+  local pending, idle = free(stream)
+  local chosen = {}
+  for _, entry in ipairs(pending) do
+    if entry[4] == 0 then chosen[#chosen + 1] = entry end
+  end
+  if #chosen == 0 then chosen[1] = pending[1] end
+  local entries, cancelled, jobs = {}, {}, {}
+  for _, lapsed in ipairs(chosen) do
+    local entry = redis.call('XCLAIM', stream, ARGV[1], ARGV[2], idle, lapsed[1])[1]
     if entry then
-      local found = fields(entry)
-      local cancelled = redis.call('EXISTS', ARGV[4] .. found.j)
-      return {number, entry[1], found.m, found.j, lapsed[4] + 1, cancelled}
+      local found, n = fields(entry), #entries
+      entries[n + 1], entries[n + 2] = number, entry[1]
+      entries[n + 3], entries[n + 4], entries[n + 5] = found.m, found.j, lapsed[4] + 1
+      jobs[found.j] = true
+    else
+      redis.call('XACK', stream, ARGV[1], lapsed[1])  -- its entry was deleted by hand
     end
-    redis.call('XACK', stream, ARGV[1], lapsed[1])  -- its entry was deleted by hand
+  end
+  if #entries > 0 then
+    for job in pairs(jobs) do
+      if redis.call('EXISTS', ARGV[4] .. job) == 1 then cancelled[#cancelled + 1] = job end
+    end
+    return {entries, cancelled, now_ms()}
   end
 end
 return false
@@ -157,6 +211,25 @@ local function reply(list, message)
 end
 """
 
+HAND_BACK = Script(
+    _OWNED
+    + """
+-- ARGV: group, consumer, who keeps them, idle time to give them in ms, (stream number, id,
+-- deliveries)*. Lets go of what is still ours; this delivery does not count. Returns how many.
+local mine, given = {}, 0
+for number, stream in ipairs(KEYS) do mine[number] = owned(stream, ARGV[1], ARGV[2]) end
+for i = 5, #ARGV, 3 do
+  local number = tonumber(ARGV[i])
+  if mine[number][ARGV[i + 1]] then
+    redis.call('XCLAIM', KEYS[number], ARGV[1], ARGV[3], 0, ARGV[i + 1],
+      'IDLE', ARGV[4], 'RETRYCOUNT', ARGV[i + 2] - 1, 'JUSTID')
+    given = given + 1
+  end
+end
+return given
+"""
+)
+
 FINISH = Script(
     _OWNED
     + _REPLY
@@ -165,6 +238,7 @@ FINISH = Script(
 -- Replies, acknowledges and deletes what is still ours; what another consumer has taken over is
 -- left to it: a consumer that was frozen records nothing. Returns how many were recorded.
 local mine, lists, recorded = {}, {}, 0
+redis.call('PERSIST', KEYS[1])  -- takes no memory: see above
 for number, stream in ipairs(KEYS) do mine[number] = owned(stream, ARGV[1], ARGV[2]) end
 for i = 4, #ARGV, 4 do
   local number, id, list = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
@@ -188,6 +262,7 @@ SET_ASIDE = Script(
 -- KEYS: request stream, where to. ARGV: group, consumer, id, message, job id, reason, deliveries,
 -- length kept, reply expiry in s, reply list ('' = none known), reply.
 if not redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])[1] then return 0 end
+redis.call('PERSIST', KEYS[1])  -- takes no memory: see above
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'm', ARGV[4], 'j', ARGV[5],
   'reason', ARGV[6], 'deliveries', ARGV[7], 'stream', KEYS[1])
 if ARGV[10] ~= '' then
@@ -214,6 +289,41 @@ redis.call('XDEL', KEYS[1], ARGV[1])
 return 1
 """
 )
+
+DEPTH = Script(
+    _NOW
+    + """
+-- KEYS: request streams, dead letters, parked. ARGV: group.
+-- Returns {length, delivered of each request stream; dead; parked; when the oldest was queued
+-- (0 = none); the time}, times in ms.
+local queues, oldest = {}, 0
+for number = 1, 2 do
+  local summary = redis.pcall('XPENDING', KEYS[number], ARGV[1])
+  -- No group yet: nothing was delivered.
+  queues[number] = {redis.call('XLEN', KEYS[number]), summary.err and 0 or summary[1]}
+  local first = redis.call('XRANGE', KEYS[number], '-', '+', 'COUNT', 1)[1]
+  local queued = first and tonumber(string.match(first[1], '^%d+')) or 0
+  if queued > 0 and (oldest == 0 or queued < oldest) then oldest = queued end
+end
+return {queues[1], queues[2], redis.call('XLEN', KEYS[3]), redis.call('XLEN', KEYS[4]),
+  oldest, now_ms()}
+"""
+)
+
+HEARTBEAT = Script("""
+-- KEYS: heartbeat, set of names. ARGV: name, heartbeat, kept for so many s.
+redis.call('PERSIST', KEYS[1])  -- takes no memory: see above
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+redis.call('SADD', KEYS[2], ARGV[1])
+return 1
+""")
+
+CANCEL = Script("""
+-- KEYS: the job's cancel key. ARGV: kept for so many s.
+redis.call('PERSIST', KEYS[1])  -- takes no memory: see above
+redis.call('SET', KEYS[1], 1, 'EX', ARGV[1])
+return 1
+""")
 
 FORGET_CONSUMERS = Script("""
 -- ARGV: group, idle in ms, one to forget at once ('' = none). Forgets only those that hold nothing.

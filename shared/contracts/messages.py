@@ -6,20 +6,26 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from shared.contracts.limits import MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Address, QueryId
 from shared.contracts.skills import Request, Result
-from shared.errors import DecodeError
+from shared.errors import MALFORMED, DecodeError, NewerVersionError
 
 SCHEMA_VERSION = 1
+"""The newest version of messages this program reads; a message carries the one it needs.
+
+Within a version readers are tolerant: unknown fields are ignored, new fields have defaults. What an
+older reader would get wrong (a changed meaning, a new skill) is sent under the next version.
+"""
 
 
-class Failure(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+class Failure(msgspec.Struct, frozen=True, tag=True):
     """Why a whole request was not answered. `retryable` is true when asking again may help."""
 
     reason: str
     retryable: bool = False
 
 
-class RequestMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One request to an agent.
 
     Attributes:
@@ -28,26 +34,34 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         query_id: the query within the job.
         reply_to: the Redis list that takes the reply.
         attempt: 1-based count of how often the coordinator has asked.
-        deadline_s: Unix time after which nobody waits for the answer; None = no limit.
+        expires_after_s: nobody waits for the answer so long after the request was queued; None = no
+            limit. A duration, not a time: the clocks of machines differ, and jump.
+        schema_version: the oldest version whose readers understand this message.
     """
 
-    message_id: str
-    job_id: str
-    query_id: str
-    reply_to: str
+    message_id: Address
+    job_id: Address
+    query_id: QueryId
+    reply_to: Address
     body: Request
     attempt: int = 1
-    deadline_s: float | None = None
+    expires_after_s: float | None = None
     schema_version: int = SCHEMA_VERSION
 
 
-class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
     """The one answer to a request: a result body, or why there is none."""
 
-    message_id: str
-    worker: str
+    message_id: Address
+    worker: Address
     body: Result | Failure
     schema_version: int = SCHEMA_VERSION
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    """What every version of a message has; the rest is skipped and takes no memory."""
+
+    schema_version: object = SCHEMA_VERSION
 
 
 Message = TypeVar("Message", RequestMessage, ReplyMessage)
@@ -57,6 +71,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS: dict[type, Any] = {
     kind: msgspec.msgpack.Decoder(kind) for kind in (RequestMessage, ReplyMessage)
 }
+_LIMITS: dict[type, int] = {RequestMessage: MAX_REQUEST_BYTES, ReplyMessage: MAX_REPLY_BYTES}
 
 
 def encode(message: RequestMessage | ReplyMessage) -> bytes:
@@ -64,27 +79,37 @@ def encode(message: RequestMessage | ReplyMessage) -> bytes:
     return _ENCODER.encode(message)
 
 
-def decode(payload: bytes, kind: type[Message]) -> Message:
+def decode(payload: bytes, kind: type[Message], known: int = SCHEMA_VERSION) -> Message:
     """msgpack bytes -> validated message.
 
-    Raises: DecodeError: no msgpack, an unknown schema version, a missing or unknown field, or a
-        wrong type.
+    Args:
+        known: the newest schema version that can be read.
+    Raises:
+        NewerVersionError: the message needs a newer reader, whatever else it holds.
+        DecodeError: no msgpack, a version that never was, a missing field, a wrong type, or more
+            of something than `limits` allows.
     """
+    if len(payload) > _LIMITS[kind]:
+        raise DecodeError(payload, f"{len(payload):,} bytes; at most {_LIMITS[kind]:,} are read")
     try:
         message: Message = _DECODERS[kind].decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DecodeError(payload, _version_trouble(payload) or str(error)) from error
-    if message.schema_version != SCHEMA_VERSION:
-        raise DecodeError(payload, f"unknown schema version {message.schema_version!r}")
+    except MALFORMED as error:
+        _refuse_version(payload, _version_of(payload), known)
+        raise DecodeError(payload, str(error)) from error
+    _refuse_version(payload, message.schema_version, known)
     return message
 
 
-def _version_trouble(payload: bytes) -> str | None:
+def _refuse_version(payload: bytes, version: object, known: int) -> None:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DecodeError(payload, f"unknown schema version {version!r}")
+    if version > known:
+        raise NewerVersionError(payload, version, known)
+
+
+def _version_of(payload: bytes) -> object:
     """Another version is told by its number, not by the first field it has changed."""
     try:
-        fields = msgspec.msgpack.decode(payload)
+        return msgspec.msgpack.decode(payload, type=_Versioned).schema_version
     except Exception:
-        return None
-    if isinstance(fields, dict) and fields.get("schema_version") != SCHEMA_VERSION:
-        return f"unknown schema version {fields.get('schema_version')!r}"
-    return None
+        return SCHEMA_VERSION

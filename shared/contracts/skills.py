@@ -7,23 +7,29 @@ exactly one entry per row, in the order asked, each a value or an `ItemFailure`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from shared.contracts.limits import MAX_QUESTIONS, Questions, Row, Rows, Text
 
 AgentName = Literal["imagination", "similarity", "question"]
 EditKind = Literal["add", "remove", "modify", "compare", "retain"]
 ListKind = Literal["visual", "textual", "hybrid", "image_only", "text_only", "image_text_sum"]
 
 
-class Body(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Base of every request and result body; the class name is its tag on the wire."""
+class Body(msgspec.Struct, frozen=True, tag=True):
+    """Base of every request and result body; the class name is its tag on the wire.
+
+    Fields a reader does not know are ignored, and a new field has a default: old and new programs
+    work side by side while a version is rolled out (see `messages.SCHEMA_VERSION`).
+    """
 
 
 # --- values ---------------------------------------------------------------------------------------
 
 
-class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Value(msgspec.Struct, frozen=True):
     """Base of the plain records inside bodies."""
 
 
@@ -93,7 +99,7 @@ class CaptionImages(Body, frozen=True):
     """Describe images of a gallery (c_j)."""
 
     gallery: str
-    rows: tuple[int, ...]
+    rows: Rows
 
 
 class ImagesCaptioned(Body, frozen=True):
@@ -103,11 +109,11 @@ class ImagesCaptioned(Body, frozen=True):
 class ImagineText(Body, frozen=True):
     """From the reference's caption and the modification text: edits M_t and target captions C_t.
 
-    Without a reference image `reference_caption` is empty; in a dialogue `previous_description`
-    carries what was imagined in the round before.
+    Without a reference image `reference_caption` is empty. In a later round of a dialogue
+    `previous_description` is what was imagined last, and takes the place of the caption.
     """
 
-    modification_text: str
+    modification_text: Text
     reference_caption: str = ""
     previous_description: str = ""
 
@@ -123,9 +129,9 @@ class TextImagined(Body, frozen=True):
 class ImagineImage(Body, frozen=True):
     """From the reference's pixels and the modification text: M_v and C_v."""
 
-    modification_text: str
+    modification_text: Text
     gallery: str = ""
-    row: int | None = None
+    row: Row | None = None
 
 
 class ImageImagined(Body, frozen=True):
@@ -142,7 +148,7 @@ class ImageImagined(Body, frozen=True):
 
 class EmbedImages(Body, frozen=True):
     gallery: str
-    rows: tuple[int, ...]
+    rows: Rows
 
 
 class ImagesEmbedded(Body, frozen=True):
@@ -174,15 +180,22 @@ class RankGallery(Body, frozen=True):
     database: str
     text_sets: dict[str, tuple[str, ...]]
     lists: tuple[ListRequest, ...]
-    text_weight: float
-    depth: int
-    excluded_rows: tuple[int, ...] = ()
-    subset_rows: tuple[int, ...] | None = None
-    reference_row: int | None = None
+    text_weight: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+    depth: Annotated[int, msgspec.Meta(ge=1)]
+    excluded_rows: tuple[Row, ...] = ()
+    subset_rows: tuple[Row, ...] | None = None
+    reference_row: Row | None = None
 
 
 class GalleryRanked(Body, frozen=True):
+    """The lists asked for, and what they were ranked by, so that they can be ranked again.
+
+    Attributes:
+        text_embeddings: each distinct text -> its unit embedding, little-endian float32 bytes.
+    """
+
     lists: tuple[RankedList, ...]
+    text_embeddings: dict[str, bytes] = {}
 
 
 # --- question -------------------------------------------------------------------------------------
@@ -191,11 +204,11 @@ class GalleryRanked(Body, frozen=True):
 class ProposeQuestions(Body, frozen=True):
     """From T_m, M_t and M_v: at most `limit` propositions."""
 
-    modification_text: str
+    modification_text: Text
     edits: tuple[Edit, ...]
     existent: tuple[str, ...]
     nonexistent: tuple[str, ...]
-    limit: int
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_QUESTIONS)]
 
 
 class QuestionsProposed(Body, frozen=True):
@@ -205,14 +218,14 @@ class QuestionsProposed(Body, frozen=True):
 
 class VerifyImages(Body, frozen=True):
     gallery: str
-    rows: tuple[int, ...]
-    questions: tuple[str, ...]
+    rows: Rows
+    questions: Questions
 
 
 class VerifyCaptions(Body, frozen=True):
     database: str
-    rows: tuple[int, ...]
-    questions: tuple[str, ...]
+    rows: Rows
+    questions: Questions
 
 
 class CandidatesVerified(Body, frozen=True):
@@ -223,9 +236,9 @@ class CompareCandidates(Body, frozen=True):
     """Does each candidate reflect the change asked of the reference? One P(yes) per row."""
 
     gallery: str
-    reference_row: int
-    rows: tuple[int, ...]
-    modification_text: str
+    reference_row: Row
+    rows: Rows
+    modification_text: Text
 
 
 class CandidatesCompared(Body, frozen=True):

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
+from shared.datasets.annotation_files import MissingFilesError
 from shared.datasets.benchmark import Benchmark, Protocol
-from shared.datasets.query_lines import read_lines, read_queries
-from shared.errors import DatasetError
+from shared.datasets.folder import read_gallery_list
+from shared.datasets.query_lines import read_queries
+from shared.datasets.source import check_images
 
+NAME = "demo"
 PROTOCOL = Protocol(exclude_reference=True, recall_ks=(1, 5, 10, 50), map_ks=(5, 10, 25, 50))
-
-
-class _ImageLine(msgspec.Struct, frozen=True):
-    image_id: str
-    file: str
 
 
 def load_demo(split: str, data_root: Path) -> Benchmark:
@@ -26,27 +22,18 @@ def load_demo(split: str, data_root: Path) -> Benchmark:
 
     Raises: DatasetError: the folder is missing (and how it is written) or malformed.
     """
-    folder = data_root / "demo"
-    if not (folder / "gallery.jsonl").exists():
-        raise DatasetError(f"no demo benchmark in {folder}; `xr demo-data` writes it")
-    images = tuple(
-        (line.image_id, _inside(folder, line.file, number))
-        for number, line in read_lines(folder / "gallery.jsonl", _ImageLine)
-    )
+    folder = data_root / NAME
+    if not (folder / "gallery.jsonl").is_file():
+        raise MissingFilesError(f"no demo benchmark in {folder}; `xr demo-data` writes it")
+    listing = folder / "gallery.jsonl"
+    images = read_gallery_list(listing)
+    located = list(read_queries(folder / "queries.jsonl"))
+    check_images(located, images, listing)
     return Benchmark(
-        name="demo",
+        name=NAME,
         split=split,
         images=images,
         searchable=len(images),
-        queries=read_queries(folder / "queries.jsonl", {image_id for image_id, _ in images}),
+        queries=tuple(query for _, query in located),
         protocol=PROTOCOL,
     )
-
-
-def _inside(folder: Path, file: str, number: int) -> Path:
-    relative = Path(file)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise DatasetError(
-            f"{folder / 'gallery.jsonl'}, line {number}: {file!r} lies outside the folder"
-        )
-    return folder / relative

@@ -2,23 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from shared.datasets import circo, cirr, demo, fashioniq, flickr30k, mscoco, visdial
 from shared.datasets.benchmark import Benchmark
-from shared.datasets.demo import load_demo
 from shared.datasets.folder import load_folder
+from shared.datasets.source import DatasetSource, load
 from shared.errors import DatasetError
 
-Loader = Callable[[str, Path], Benchmark]
-"""(split, data root) -> the benchmark."""
-
-_LOADERS: dict[str, Loader] = {"demo": load_demo}
-_FOLDER_PREFIX = "folder:"
+SOURCES: dict[str, DatasetSource] = {
+    source.name.lower(): source
+    for source in (
+        circo.SOURCE,
+        cirr.SOURCE,
+        *fashioniq.SOURCES,
+        flickr30k.SOURCE,
+        mscoco.SOURCE,
+        visdial.SOURCE,
+    )
+}
+"""The field's data sets by their lower-case names."""
+FOLDER_PREFIX = "folder:"
 
 
 def known_datasets() -> tuple[str, ...]:
-    return (*sorted(_LOADERS), f"{_FOLDER_PREFIX}PATH")
+    """What `load_dataset` accepts; the case of a name does not matter."""
+    return (*sorted([*SOURCES, demo.NAME]), f"{FOLDER_PREFIX}PATH")
+
+
+def canonical_name(name: str) -> str:
+    """The one spelling of a data set's name, e.g. "fashioniq-dress" for "FashionIQ-dress".
+
+    Raises: DatasetError: there is no such data set; names those there are.
+    """
+    if name.startswith(FOLDER_PREFIX):
+        return name
+    if name.lower() not in SOURCES and name.lower() != demo.NAME:
+        raise DatasetError(f"unknown data set {name!r}; known: {', '.join(known_datasets())}")
+    return name.lower()
+
+
+def folder_of(name: str, data_root: Path) -> Path:
+    """The folder that "folder:PATH" names, for services that others may ask.
+
+    Raises: DatasetError: it lies outside the data root, also by way of links, or is no path.
+    """
+    inner = name.removeprefix(FOLDER_PREFIX)
+    try:
+        root, folder = data_root.resolve(), (data_root / inner).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, links in a circle
+        raise DatasetError(f"data set {name!r} is no path: {error}") from error
+    if not folder.is_relative_to(root):
+        raise DatasetError(f"data set {name!r} lies outside the data root {root}")
+    return data_root / inner
 
 
 def load_dataset(name: str, split: str, data_root: Path) -> Benchmark:
@@ -30,9 +66,9 @@ def load_dataset(name: str, split: str, data_root: Path) -> Benchmark:
         data_root: the folder of the data sets.
     Raises: DatasetError: an unknown name or split, missing or malformed files.
     """
-    if name.startswith(_FOLDER_PREFIX):
-        return load_folder(data_root / name.removeprefix(_FOLDER_PREFIX), split)
-    loader = _LOADERS.get(name)
-    if loader is None:
-        raise DatasetError(f"unknown data set {name!r}; known: {', '.join(known_datasets())}")
-    return loader(split, data_root)
+    name = canonical_name(name)
+    if name.startswith(FOLDER_PREFIX):
+        return load_folder(data_root / name.removeprefix(FOLDER_PREFIX), split)
+    if name == demo.NAME:
+        return demo.load_demo(split, data_root)
+    return load(SOURCES[name], split, data_root)

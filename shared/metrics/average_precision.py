@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from shared.metrics.recall import checked_head
+from shared.metrics.recall import checked_head, hit_ranks
 
 
 def average_precision_at_k(ranking: Sequence[str], targets: Collection[str], k: int) -> float:
@@ -19,11 +19,11 @@ def average_precision_at_k(ranking: Sequence[str], targets: Collection[str], k: 
     Returns: a fraction in [0, 1].
     Raises: ValueError: k < 1, no targets, or an image twice among the first k.
     """
-    wanted = set(targets)
-    hits = 0
-    total = 0.0
-    for rank, image_id in enumerate(checked_head(ranking, targets, k), start=1):
-        if image_id in wanted:
-            hits += 1
-            total += hits / rank
-    return total / min(k, len(wanted))
+    head = checked_head(ranking, targets, k)
+    return average_precision_of_hits(hit_ranks(head, targets), len(set(targets)), k)
+
+
+def average_precision_of_hits(hits: Sequence[int], targets: int, k: int) -> float:
+    """AP@k from the 1-based ranks of the targets found, ascending, and the number of targets."""
+    within = (rank for rank in hits if rank <= k)
+    return sum(place / rank for place, rank in enumerate(within, start=1)) / min(k, targets)

@@ -35,8 +35,14 @@ def recall_subset_at_k(
 
 def first_hit_rank(ranking: Sequence[str], targets: Collection[str]) -> int | None:
     """1-based rank of the best-placed target; None when the ranking holds none."""
+    found = hit_ranks(ranking, targets)
+    return found[0] if found else None
+
+
+def hit_ranks(ranking: Sequence[str], targets: Collection[str]) -> list[int]:
+    """1-based ranks of all targets the ranking holds, ascending."""
     wanted = set(targets)
-    return next((rank for rank, image in enumerate(ranking, start=1) if image in wanted), None)
+    return [rank for rank, image_id in enumerate(ranking, start=1) if image_id in wanted]
 
 
 def checked_head(ranking: Sequence[str], targets: Collection[str], k: int) -> Sequence[str]:

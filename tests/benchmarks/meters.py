@@ -56,6 +56,15 @@ def peak_memory_mb(pid: int) -> float:
     return 0.0
 
 
+def anonymous_memory_mb(pid: int) -> float:
+    """The resident memory that is no file's, now, in 10^6 bytes; 0 when the process is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
 def disk_bytes(pid: int) -> int | None:
     """Bytes the process caused to be written to a disk (whole pages); None when not readable."""
     with contextlib.suppress(OSError):

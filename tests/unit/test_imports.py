@@ -13,7 +13,7 @@ ALLOWED = {
     "shared": {"shared"},
     "agents": {"agents", "shared"},
     "broker": {"broker", "shared"},
-    "gateway": {"gateway", "shared", "broker.submission"},
+    "gateway": {"gateway", "shared", "broker.submission", "broker.search"},
 }
 ENGINES = {"torch", "torchvision", "transformers", "open_clip", "xgrammar", "vllm"}
 ENGINE_ROOMS = (Path("agents/backends"), Path("agents/training"))

@@ -2,121 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from redis.asyncio import Redis
 
 from shared.bus.client import BusClient
-from shared.contracts.messages import Failure, RequestMessage
+from shared.contracts.messages import Failure
 from shared.contracts.skills import (
     CandidatesVerified,
     CaptionImages,
     EmbedTexts,
     ImagesCaptioned,
-    Request,
     TextsEmbedded,
     VerifyImages,
 )
 from shared.redis_server import PrivateRedis
+from tests.integration.agents.processes import (
+    REPLY_TO,
+    ROOT,
+    TIMEOUT_S,
+    Processes,
+    answers,
+    ended,
+    request,
+)
 from tests.unit.agents.scenes import make_gallery, write_pictures
-
-ROOT = Path(__file__).resolve().parents[3]
-REPLY_TO = "xr:reply:agent-process-tests"
-TIMEOUT_S = 90.0  # only a bound: on a busy machine importing numpy takes seconds
-PROFILE = """
-prompts = "compact"
-[models.language]
-backend = "{language}"
-[models.clip]
-backend = "zero_cost_clip"
-[roles]
-captioner = "language"
-imaginer_text = "language"
-imaginer_image = "language"
-proposer = "language"
-evaluator_image = "language"
-evaluator_caption = "language"
-clip = "clip"
-"""
-
-
-class Processes:
-    """Starts agent processes; whatever still lives at the end is killed."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.started: list[subprocess.Popen[bytes]] = []
-
-    def start(
-        self, *agents: str, redis_url: str, language: str = "zero_cost"
-    ) -> subprocess.Popen[bytes]:
-        profile = self.home / "profile.toml"
-        profile.write_text(PROFILE.format(language=language))
-        environment = os.environ | {
-            "XR_REDIS_URL": redis_url,
-            "XR_HOME": str(self.home),
-            "XR_PROFILE": str(profile),
-            "XR_WORKER_NAME": "w1",
-            "XR_LEASE_S": "2",
-        }
-        with self.log.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "agents", *agents], cwd=ROOT, env=environment, stderr=log
-            )
-        self.started.append(process)
-        return process
-
-    @property
-    def log(self) -> Path:
-        return self.home / "agent.log"
-
-    def events(self) -> list[str]:
-        """Every line of the log is one JSON object."""
-        return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
-
-    async def wait_for_event(self, text: str) -> None:
-        end = time.monotonic() + TIMEOUT_S
-        while not self.log.exists() or not any(text in event for event in self.events()):
-            assert time.monotonic() < end, f"no {text!r} in {self.log.read_text()}"
-            await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    running = Processes(tmp_path)
-    yield running
-    for process in running.started:
-        process.kill()
-        process.wait()
-
-
-async def ended(process: subprocess.Popen[bytes]) -> int:
-    return await asyncio.wait_for(asyncio.to_thread(process.wait), TIMEOUT_S)
-
-
-def request(message_id: str, body: Request) -> RequestMessage:
-    return RequestMessage(
-        message_id=message_id, job_id="job", query_id="q", reply_to=REPLY_TO, body=body
-    )
-
-
-async def answers(client: BusClient, count: int) -> dict[str, object]:
-    received: dict[str, object] = {}
-    end = time.monotonic() + TIMEOUT_S
-    while len(received) < count:
-        assert time.monotonic() < end, f"only {sorted(received)} answered"
-        for reply in await client.receive(1.0):
-            received[reply.message_id] = reply.body
-    return received
 
 
 async def test_one_process_serves_all_agents_and_leaves_at_sigterm(
@@ -168,7 +83,7 @@ async def test_a_process_whose_engine_dies_exits_and_leaves_the_message_to_other
     process = processes.start(
         "question",
         redis_url=redis_url,
-        language="tests.integration.agents.failing_engines:loses_its_device",
+        language="tests.integration.agents.failing_engines:troubled",
     )
     await processes.wait_for_event("serving question")
     await client.send([request("doom", VerifyImages(gallery.key, (0,), ("Is it doomed?",)))])

@@ -71,6 +71,7 @@ class LiveAgents:
     Attributes:
         gate: proposing waits for it after `free` proposals.
         asked: ids of the messages that were worked on, in order.
+        batch_s: how long every batch takes.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -78,6 +79,7 @@ class LiveAgents:
         self.gate.set()
         self.free = 0
         self.asked: list[str] = []
+        self.batch_s = 0.0
         self.waiting_at_the_gate = asyncio.Event()
         self._redis = redis
         self._answer = FakeAgents(rows=IMAGES)
@@ -106,6 +108,7 @@ class LiveAgents:
                 if self.free < 0:
                     self.waiting_at_the_gate.set()
                     await self.gate.wait()
+        await asyncio.sleep(self.batch_s)
         self.asked += [request.message_id for request in requests]
         return [self._answer(request) for request in requests]
 
@@ -135,10 +138,14 @@ def coordinator(settings: Settings, tmp_path: Path) -> Iterator[Coordinator]:
     }
     log = (tmp_path / "coordinator.log").open("wb")
 
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
+    def start(
+        *arguments: str, file_limit_bytes: int | None = None, **more: str
+    ) -> subprocess.Popen[bytes]:
+        # Set by the shell, not between fork and exec, where locks of our threads may be held
+        limit = [] if file_limit_bytes is None else ["prlimit", f"--fsize={file_limit_bytes}"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "broker", *arguments],
-            env=environment, stdout=log, stderr=subprocess.STDOUT,
+            [*limit, sys.executable, "-m", "broker", *arguments],
+            env=environment | more, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
         started.append(process)
         return process

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
+import pytest
 from redis.asyncio import Redis
 
+from shared.bus import keys
 from shared.bus.client import BusClient
-from shared.contracts.messages import Failure, RequestMessage
+from shared.bus.consumer import Answer
+from shared.contracts.messages import Failure, RequestMessage, encode
 from shared.contracts.skills import ProposeQuestions, TextsEmbedded
 from shared.errors import TransientError
 from tests.integration.bus.scenes import (
@@ -122,21 +126,46 @@ async def test_cancelling_reaches_a_consumer_that_was_idle_and_can_be_undone(
         await client.send([request("a")])
         (reply,) = await collect(client, 1)
         assert isinstance(reply.body, TextsEmbedded)
-        assert consumer.batches == 1
+        assert consumer.work.batches == 1
 
 
-async def test_a_request_past_its_deadline_is_not_worked_on(
-    client: BusClient, start: Start
+async def test_a_request_nobody_waits_for_any_longer_is_not_worked_on(
+    redis: Redis, client: BusClient, start: Start
 ) -> None:
-    now_s = time.time()
-    await client.send(
-        [request("late", deadline_s=now_s - 1), request("in time", deadline_s=now_s + 60)]
-    )
+    # Given a request that was queued ten seconds ago, by the clock of Redis, and one from just now
+    seconds, _ = await redis.time()
+    old = encode(request("late", expires_after_s=5))
+    stream = keys.requests("similarity", "lo")
+    await redis.xadd(stream, {"m": old, "j": "job"}, id=f"{(seconds - 10) * 1000}-0")
+    await client.send([request("in time", expires_after_s=5)])
     handler = Recorder()
     async with start(handler):
         replies = {reply.message_id: reply.body for reply in await collect(client, 2)}
-    assert replies["late"] == Failure("deadline passed")
+    # Then whoever does wait after all may ask again
+    assert replies["late"] == Failure("nobody waits for the answer any longer", retryable=True)
     assert handler.batches == [["in time"]]
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+async def test_no_message_is_lost_or_refused_when_the_clock_jumps_by_an_hour(
+    client: BusClient, start: Start, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    real_time = time.time
+    handler = Recorder()
+    handler.released.clear()
+    async with start(handler, max_batch=2) as consumer:
+        await client.send([request(name, expires_after_s=60) for name in "abcd"])
+        await handler.entered.wait()
+        monkeypatch.setattr(time, "time", lambda: real_time() + jump_s)
+        first_look_s = consumer._rescue_at_s
+        await client.send([request("e", expires_after_s=60)])
+        handler.released.set()
+        replies = await collect(client, 5)
+        # leases are still looked after
+        await until(lambda: consumer._rescue_at_s > first_look_s)
+    assert sorted(reply.message_id for reply in replies) == ["a", "b", "c", "d", "e"]
+    assert all(isinstance(reply.body, TextsEmbedded) for reply in replies)
+    assert (consumer.redelivered, consumer.late, consumer.failures) == (0, 0, 0)
 
 
 async def test_a_failing_request_fails_alone(client: BusClient, start: Start) -> None:
@@ -151,7 +180,27 @@ async def test_a_failing_request_fails_alone(client: BusClient, start: Start) ->
     assert replies["bad"] == Failure("ValueError: cannot embed this", retryable=False)
     assert isinstance(replies["a"], TextsEmbedded)
     assert isinstance(replies["c"], TextsEmbedded)
-    assert (consumer.batches, consumer.messages, consumer.failures) == (1, 3, 1)
+    assert (consumer.work.batches, consumer.messages, consumer.failures) == (1, 3, 1)
+
+
+async def test_the_one_request_on_which_a_batch_fails_is_found_by_halving(
+    client: BusClient, start: Start
+) -> None:
+    async def fails_on_bad(requests: Sequence[RequestMessage]) -> list[Answer]:
+        if any(text_of(asked) == "bad" for asked in requests):
+            raise RuntimeError("device-side trouble")
+        return await echo(requests)
+
+    names = [f"good {n}" for n in range(31)]
+    names.insert(20, "bad")
+    await client.send([request(name) for name in names])
+    handler = Recorder(fails_on_bad)
+    async with start(handler, max_batch=32):
+        replies = {reply.message_id: reply.body for reply in await collect(client, 32)}
+    assert replies.pop("bad") == Failure("RuntimeError: device-side trouble")
+    assert all(isinstance(body, TextsEmbedded) for body in replies.values())
+    # The batch, then two halves of each that held it: not each of 32 alone
+    assert len(handler.batches) == 1 + 2 * 5
 
 
 async def test_a_passing_trouble_of_the_handler_is_marked_as_worth_asking_again(

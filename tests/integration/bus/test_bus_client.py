@@ -103,6 +103,13 @@ async def test_replies_come_in_order_and_no_more_than_asked_for(
     assert await client.receive(0.01) == []
 
 
+@pytest.mark.parametrize("timeout_s", [1e-6, 0.0005, 0.001])
+async def test_waiting_for_the_shortest_of_times_is_not_waiting_for_ever(
+    client: BusClient, timeout_s: float
+) -> None:
+    assert await asyncio.wait_for(client.receive(timeout_s), 5) == []
+
+
 async def test_malformed_replies_are_parked_and_the_others_received(
     redis: Redis, client: BusClient
 ) -> None:

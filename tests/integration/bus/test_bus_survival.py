@@ -82,7 +82,7 @@ async def test_what_a_frozen_worker_answers_after_waking_up_is_not_recorded(
     await client.send([request("a")])
     frozen = Claims(redis, "similarity", "frozen", lease_s=LEASE_S, reply_expiry_s=60)
     await frozen.create_groups()
-    (claim,), _ = await frozen.take(10)
+    (claim,), *_ = await frozen.take(10)
     late = Reply(
         claim,
         REPLY_TO,
@@ -179,9 +179,13 @@ async def test_malformed_bytes_are_parked_and_the_rest_of_their_batch_is_answere
 async def test_a_reply_list_that_is_no_list_blocks_nobody_else(
     redis: Redis, client: BusClient, start: Start
 ) -> None:
-    await redis.set("xr:not-a-list", "text")
+    await redis.set("xr:reply:not-a-list", "text")
     wrong = RequestMessage(
-        message_id="x", job_id="job", query_id="1", reply_to="xr:not-a-list", body=request("x").body
+        message_id="x",
+        job_id="job",
+        query_id="1",
+        reply_to="xr:reply:not-a-list",
+        body=request("x").body,
     )
     await client.send([wrong, request("a")])
     async with start():

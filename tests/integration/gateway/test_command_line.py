@@ -61,7 +61,7 @@ def test_a_port_in_use_is_named_with_the_way_out(
         (["status"], {"XR_GATEWAY_URL": "http://127.0.0.1:1"}, 1, "no gateway answers"),
         (["status"], {"XR_GATEWAY_PORT": "x"}, 2, "gateway_port"),
         (["gateway"], {"XR_LOG_LEVEL": "loud"}, 2, "XR_LOG_LEVEL"),
-        (["gateway"], {"XR_REDIS_URL": "file:x", "XR_GATEWAY_PORT": "0"}, 2, "XR_REDIS_URL"),
+        (["gateway", "--port", "0"], {"XR_REDIS_URL": "file:x"}, 2, "XR_REDIS_URL"),
         (["demo-data", "--out", "/"], {}, 2, "exists already"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from redis.exceptions import RedisError
 
 from gateway.child import processes_of_session
 from gateway.supervisor import Backoff, Service, ServiceFailedError, Supervisor
@@ -153,6 +158,114 @@ def test_a_usage_error_of_a_service_is_not_retried_and_its_log_is_shown(tmp_path
     ):
         supervisor.wait_ready(60)
     assert supervisor.statuses()[0].crashes == 1
+
+
+def test_a_service_that_was_ready_once_is_never_given_up_however_often_it_ends(
+    tmp_path: Path,
+) -> None:
+    # Given a service that was ready, and then ends with the status of a configuration error
+    once = tmp_path / "once"
+    program = (
+        "import sys, time; from pathlib import Path; once = Path(sys.argv[1])\n"
+        "if once.exists(): sys.exit(2)\n"
+        "once.touch(); time.sleep(0.5); sys.exit(2)"
+    )
+    service = Service("s", [sys.executable, "-c", program, str(once)], ready=once.exists)
+    backoff = Backoff(first_s=0.02, max_s=0.1)
+    with Supervisor([service], tmp_path / "logs", backoff=backoff, poll_s=0.02) as supervisor:
+        supervisor.wait_ready(60)
+        # When it has crashed more often than one that never was ready may
+        wait_until(lambda: supervisor.statuses()[0].crashes >= 6)
+        # Then it still is restarted
+        assert supervisor.statuses()[0].state != "failed"
+        once.unlink()
+        supervisor.wait_ready(60)
+        assert supervisor.statuses()[0].state == "ready"
+
+
+def test_a_killed_keeper_takes_its_redis_with_it_and_the_next_one_has_the_data(
+    tmp_path: Path,
+) -> None:
+    # Given a private Redis under the supervisor, with something in it
+    port = free_port()
+    client = Redis(port=port)
+    service = Service(
+        "redis",
+        [sys.executable, "-m", "gateway.redis_service", str(tmp_path / "redis"), str(port)],
+        ready=lambda: answers(client),
+    )
+    backoff = Backoff(first_s=0.05)
+    with Supervisor([service], tmp_path, backoff=backoff, poll_s=0.02) as supervisor:
+        supervisor.wait_ready(60)
+        client.set("kept", "yes")
+        client.execute_command("WAITAOF", 1, 0, 1000) if has_waitaof(client) else time.sleep(1.2)
+        keeper = supervisor.statuses()[0].pid
+        assert keeper is not None
+
+        # When its keeper, and nobody else, is killed
+        os.kill(keeper, signal.SIGKILL)
+
+        # Then a new server is on the same port and folder, the old one's data in it
+        wait_until(lambda: supervisor.statuses()[0].pid not in (None, keeper))
+        supervisor.wait_ready(60)
+        assert processes_of_session(keeper) == []
+        assert client.get("kept") == b"yes"
+    client.close()
+
+
+@pytest.mark.slow
+def test_in_a_storm_of_kills_every_service_comes_back(tmp_path: Path) -> None:
+    # Given three services with children that are ready when they say so
+    services = []
+    for name in "abc":
+        file = tmp_path / name
+        program = (
+            "import os, sys, time; from pathlib import Path\n"
+            "Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
+        )
+        services.append(
+            Service(
+                name,
+                [sys.executable, "-c", program, str(file)],
+                ready=lambda file=file: file.exists() and is_alive(int(file.read_text() or 0)),
+            )
+        )
+    backoff = Backoff(first_s=0.05, max_s=1.0, reset_s=3.0)
+    with Supervisor(services, tmp_path / "logs", backoff=backoff, poll_s=0.02) as supervisor:
+        supervisor.wait_ready(60)
+        # When keepers and programs are killed, one after another
+        chance = random.Random(7)
+        for _ in range(40):
+            keepers = [status.pid for status in supervisor.statuses() if status.pid is not None]
+            victims = [pid for keeper in keepers for pid in processes_of_session(keeper)]
+            if victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(victims), signal.SIGKILL)
+            time.sleep(0.3)
+        began = time.monotonic()
+        # Then all are there again
+        supervisor.wait_ready(60)
+        wait_until(lambda: all(service.ready() for service in services))
+        assert time.monotonic() - began < 10.0
+        assert sum(status.crashes for status in supervisor.statuses()) >= 20
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except RedisError:
+        return False
+
+
+def has_waitaof(client: Redis) -> bool:
+    return int(str(client.info("server")["redis_version"]).split(".")[0]) >= 7
 
 
 def test_a_stage_starts_when_the_one_below_is_ready(tmp_path: Path) -> None:

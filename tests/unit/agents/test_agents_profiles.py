@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agents.profiles import AGENT_ROLES, PROFILES_FOLDER, Roles, load_models, load_profile
+from agents.profiles import AGENT_ROLES, Roles, load_models, load_profile, model_of
 from agents.prompting import load_prompts
 from shared.errors import ConfigurationError
+from shared.profile_files import PROFILES_FOLDER, profile_knobs
+from shared.settings import Settings
 from tests.unit.agents.counted_models import BUILT
 
 ROLES = """
@@ -107,3 +110,64 @@ def test_a_backend_that_cannot_be_imported_is_named(tmp_path: Path) -> None:
     profile = load_profile(write(tmp_path, text + ROLES))
     with pytest.raises(ConfigurationError, match="no_such_package"):
         load_models(profile, ["question"])
+
+
+OPEN = """
+[models.language]
+backend = "transformers"
+[models.clip]
+backend = "open_clip"
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "text_model", "clip"),
+    [
+        ({}, "OpenGVLab/InternVL3-8B-hf@", "ViT-B-32@laion2b_s34b_b79k"),
+        ({"default_mllm_path": "a/b"}, "a/b@", "ViT-B-32@laion2b_s34b_b79k"),
+        ({"default_mllm_path": "a/b", "llm": "c/d@main"}, "c/d@main", "ViT-B-32@laion2b_s34b_b79k"),
+        ({"llm": "/models/x@y", "clip": "ViT-L-14@tag"}, "/models/x@y@", "ViT-L-14@tag"),
+    ],
+)
+def test_an_open_checkpoint_is_the_roles_setting_then_the_common_one_then_the_default(
+    tmp_path: Path, settings: dict[str, str], text_model: str, clip: str
+) -> None:
+    profile = load_profile(write(tmp_path, OPEN + ROLES))
+    for role, expected in (("proposer", text_model), ("clip", clip)):
+        spec = model_of(profile, role, msgspec.structs.replace(Settings(), **settings))
+        assert f"{spec.checkpoint}@{spec.revision}" == expected
+
+
+def test_a_checkpoint_the_profile_names_counts_before_every_setting(tmp_path: Path) -> None:
+    named = OPEN.replace('"transformers"', '"transformers"\ncheckpoint = "mine/own"')
+    profile = load_profile(write(tmp_path, named + ROLES))
+    spec = model_of(profile, "captioner", Settings(captioner="a/b", default_mllm_path="c/d"))
+    assert spec.checkpoint == "mine/own"
+
+
+def test_roles_whose_settings_differ_are_separate_models_and_others_are_shared(
+    tmp_path: Path,
+) -> None:
+    profile = load_profile(write(tmp_path, OPEN + ROLES))
+    settings = Settings(evaluator="big/model")
+    checkpoints = {
+        role: model_of(profile, role, settings).checkpoint for role in AGENT_ROLES["question"]
+    }
+    assert checkpoints.pop("comparer") == "big/model"
+    assert set(checkpoints.values()) == {"OpenGVLab/InternVL3-8B-hf"}
+
+
+def test_the_shipped_paper_profile_leaves_its_models_to_the_settings() -> None:
+    paper = load_profile("paper")
+    assert model_of(paper, "proposer", Settings()).checkpoint == "OpenGVLab/InternVL3-8B-hf"
+    assert model_of(paper, "proposer", Settings(llm="a/b")).checkpoint == "a/b"
+
+
+def test_a_profile_may_hold_the_knobs_of_its_runs(tmp_path: Path) -> None:
+    path = write(tmp_path, ZERO_COST + ROLES + "[knobs]\ntop_k = 30\n")
+    assert load_profile(path).knobs == profile_knobs(path) == {"top_k": 30}
+    assert profile_knobs("paper") == {}
+    assert profile_knobs("./lies-elsewhere.toml") == {}
+    wrong = write(tmp_path, ZERO_COST + ROLES + "[knobs]\ntop_q = 30\n")
+    with pytest.raises(ConfigurationError, match=r"mine.toml, \[knobs\]: .*did you mean top_k"):
+        profile_knobs(wrong)

@@ -12,6 +12,7 @@ from agents.skill_prompts import (
     caption_prompt,
     compare_prompt,
     edits_text,
+    imagine_dialogue_prompt,
     imagine_image_prompt,
     imagine_text_prompt,
     propose_prompt,
@@ -29,6 +30,7 @@ def all_prompts(prompts: PromptSet) -> dict[str, Prompt]:
     return {
         "caption": caption_prompt(prompts, IMAGE),
         "imagine_text": imagine_text_prompt(prompts, "$5 & {more}", "a red dress"),
+        "imagine_dialogue": imagine_dialogue_prompt(prompts, "$5 & {more}", "a red dress"),
         "imagine_image": imagine_image_prompt(prompts, "$5 & {more}", IMAGE),
         "propose": propose_prompt(prompts, "$5 & {more}", EDITS, ["hat", "dress"], ["dog"]),
         "verify_image": verify_image_prompt(prompts, IMAGE, "$5 & {more}"),

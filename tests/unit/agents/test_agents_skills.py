@@ -149,11 +149,11 @@ def test_different_imagination_messages_share_one_batch_and_keep_their_order(wor
     assert results == alone
 
 
-def test_a_dialogue_uses_the_previous_description_where_there_is_no_caption(world: World) -> None:
+def test_a_dialogue_goes_on_from_the_previous_description(world: World) -> None:
     agent = world.imagination(ZeroCostLanguageModel())
-    (from_caption,) = agent.answer([message(ImagineText("blue", "a red dress", "ignored"))])
-    (from_previous,) = agent.answer([message(ImagineText("blue", "", "a red dress"))])
-    assert from_caption == from_previous
+    (with_caption,) = agent.answer([message(ImagineText("blue", "ignored", "a red dress"))])
+    (without,) = agent.answer([message(ImagineText("blue", "", "a red dress"))])
+    assert with_caption == without
 
 
 def test_every_candidate_gets_its_own_answers_in_the_order_asked(world: World) -> None:

@@ -78,7 +78,7 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _text_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
+def _text_config(tokenizer: PreTrainedTokenizerFast, context_length: int = 2048) -> Qwen2Config:
     return Qwen2Config(
         vocab_size=(len(tokenizer) + 63) // 64 * 64,
         hidden_size=64,
@@ -86,7 +86,7 @@ def _text_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=2048,
+        max_position_embeddings=context_length,
         tie_word_embeddings=True,
         initializer_range=0.3,
         eos_token_id=tokenizer.eos_token_id,
@@ -112,31 +112,37 @@ def write_text_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def write_vision_checkpoint(folder: Path) -> Path:
-    """An InternVL chat model in the layout of OpenGVLab/InternVL3-*-hf."""
+def write_vision_checkpoint(
+    folder: Path, tile_px: int = TILE_PX, patch_px: int = PATCH_PX, context_length: int = 2048
+) -> Path:
+    """An InternVL chat model in the layout of OpenGVLab/InternVL3-*-hf.
+
+    With tiles of 448 pixels and patches of 14 an image takes 256 tokens, as it does there.
+    """
     torch.manual_seed(0)
+    image_tokens = (tile_px // patch_px // 2) ** 2
     tokenizer = byte_level_tokenizer()
     vision = InternVLVisionConfig(
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        image_size=(TILE_PX, TILE_PX),
-        patch_size=(PATCH_PX, PATCH_PX),
+        image_size=(tile_px, tile_px),
+        patch_size=(patch_px, patch_px),
         attention_bias=True,
         initializer_range=0.3,
     )
     config = InternVLConfig(
         vision_config=vision.to_dict(),
-        text_config=_text_config(tokenizer).to_dict(),
+        text_config=_text_config(tokenizer, context_length).to_dict(),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
-        image_seq_length=IMAGE_TOKENS,
+        image_seq_length=image_tokens,
         tie_word_embeddings=True,
     )
     model = InternVLForConditionalGeneration(config).eval()
     model.generation_config = _generation_config(tokenizer)
     model.save_pretrained(folder)
-    size = {"height": TILE_PX, "width": TILE_PX}
+    size = {"height": tile_px, "width": tile_px}
     mean_and_std = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     InternVLProcessor(
         GotOcr2ImageProcessor(
@@ -144,7 +150,7 @@ def write_vision_checkpoint(folder: Path) -> Path:
         ),
         tokenizer,
         InternVLVideoProcessor(size=size, **mean_and_std),
-        image_seq_length=IMAGE_TOKENS,
+        image_seq_length=image_tokens,
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
     return folder

@@ -80,7 +80,8 @@ class FakeAgents:
             return TextsEmbedded(tuple(_vector(text) for text in body.texts))
         if isinstance(body, ImagineText):
             edits = (Edit("add", body.modification_text, "new"),)
-            captions = tuple(f"{body.modification_text} {n} {body.reference_caption}" for n in "ab")
+            known = body.previous_description or body.reference_caption
+            captions = tuple(f"{body.modification_text} {n} {known}" for n in "ab")
             return TextImagined(edits, captions)
         if isinstance(body, ImagineImage):
             return ImageImagined(("a",), ("b",), f"{body.modification_text} of row {body.row}")
@@ -127,5 +128,10 @@ def _number(text: str) -> float:
 
 
 def _vector(text: str) -> Vector:
+    return Vector(text_vector(text))
+
+
+def text_vector(text: str) -> bytes:
+    """A unit embedding, float32 bytes, that is always the same for the same text."""
     values = np.array([_number(f"{text} {n}") - 0.5 for n in range(DIMENSIONS)])
-    return Vector((values / np.linalg.norm(values)).astype("<f4").tobytes())
+    return (values / np.linalg.norm(values)).astype("<f4").tobytes()

@@ -24,6 +24,7 @@ class FakeBus:
     Attributes:
         sends: the message ids of each `send`, in order.
         held: when set to a list, replies are kept there until `release`.
+        outages: raise it, and replies that were under way may be lost.
     """
 
     reply_to = "xr:reply:test"
@@ -34,6 +35,7 @@ class FakeBus:
         self.sends: list[list[str]] = []
         self.requests: list[RequestMessage] = []
         self.held: list[ReplyMessage] | None = None
+        self.outages = 0
         self._replies: asyncio.Queue[ReplyMessage] = asyncio.Queue()
 
     async def send(self, requests: Sequence[RequestMessage], priority: Priority = "lo") -> None:

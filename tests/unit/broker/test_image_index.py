@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from broker.agents_client import AgentsClient
-from broker.image_index import ROWS_PER_MESSAGE, build_image_database
+from broker.image_index import (
+    ROWS_PER_MESSAGE,
+    build_image_database,
+    identity_with_given_captions,
+    writer_for,
+)
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import CaptionImages, EmbedTexts, Result
 from shared.errors import TransientError
@@ -116,3 +121,45 @@ async def test_a_refused_message_fails_its_images_and_no_others(
     failed = {f.row for f in database.failures if f.reason == "out of memory"}
     assert failed == {row for row in range(ROWS_PER_MESSAGE + 1) if row != 3}
     assert database.captions[ROWS_PER_MESSAGE + 1] is not None
+
+
+async def build_with_captions(
+    gallery: Gallery, tmp_path: Path, captions: dict[str, str]
+) -> tuple[ImageDatabase, list[int]]:
+    """The database, and the rows that the captioner was asked for."""
+    bus = FakeBus(FakeAgents(), deliver)
+    identities = {"imagination": {"model": "c"}, "similarity": {"model": "clip"}}
+    writer = writer_for(tmp_path / "image_db", gallery, captions, identities, retry_failed=False)
+    async with AgentsClient(bus, "run", 1, Settings(ask_timeout_s=1.0)) as agents:
+        database = await build_image_database(
+            gallery, agents.ask, writer, lambda *_: None, captions
+        )
+    bodies = [request.body for request in bus.requests]
+    asked = [row for body in bodies if isinstance(body, CaptionImages) for row in body.rows]
+    return database, sorted(asked)
+
+
+async def test_given_captions_are_kept_and_only_the_others_are_asked_for(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    database, asked = await build_with_captions(gallery, tmp_path, {"5": "my own", "20": "mine"})
+    assert (database.captions[5], database.captions[20]) == ("my own", "mine")
+    assert database.captions[6] == "caption of image 6"
+    assert asked == [row for row in range(IMAGES) if row not in (3, 5, 20)]
+
+
+async def test_the_key_holds_the_given_captions_and_the_captioner_only_if_it_is_asked(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    every = {str(row): f"mine {row}" for row in range(IMAGES) if row != 3}
+    captioner = {"model": "c"}
+    known = [
+        identity_with_given_captions(captioner, gallery, captions)
+        for captions in ({}, {"5": "my own"}, {"5": "my other"}, every)
+    ]
+    assert known[0] == captioner
+    assert [identity.get("model") for identity in known] == ["c", "c", "c", None]
+    assert len({identity.get("given_captions") for identity in known}) == 4
+    database, asked = await build_with_captions(gallery, tmp_path, every)
+    assert asked == []
+    assert database.captions[39] == "mine 39"

@@ -120,3 +120,53 @@ async def test_cancelling_drops_what_is_under_way_and_begins_nothing_more() -> N
     recorded = await asyncio.wait_for(run(answer, cancelled=cancelled), 5)
     assert set(recorded) == {"0", "1", "2", "3"}
     assert len(begun) <= 7
+
+
+def rounds(dialogue: str, count: int) -> list[Query]:
+    return [
+        Query(
+            query_id=f"{dialogue}{n}", reference_id=None, modification_text="x", target_ids=(),
+            dialogue_id=dialogue, round=n, previous_id=f"{dialogue}{n - 1}" if n else "",
+        )
+        for n in range(count)
+    ]  # fmt: skip
+
+
+async def test_a_round_begins_when_the_one_before_is_recorded_and_dialogues_do_not_wait() -> None:
+    recorded: list[str] = []
+    b_is_done = asyncio.Event()
+
+    async def answer(query: Query) -> QueryState:
+        if query.previous_id:
+            assert query.previous_id in recorded
+        if query.query_id == "a0":
+            await b_is_done.wait()  # dialogue b goes on to its end meanwhile
+        if query.query_id == "b1":
+            raise ItemError("this round fails")
+        return ok(query)
+
+    async def keep(state: QueryState) -> None:
+        await asyncio.sleep(0)
+        recorded.append(state.query_id)
+        if state.query_id == "b2":
+            b_is_done.set()
+
+    queries = [*rounds("a", 3), *rounds("b", 3)]
+    await asyncio.wait_for(
+        run_queries(queries, 2, answer, keep, lambda state: None, asyncio.Event()), 5
+    )
+    assert recorded == ["b0", "b1", "b2", "a0", "a1", "a2"]
+
+
+async def test_a_window_of_one_answers_dialogues_to_their_ends() -> None:
+    order: list[str] = []
+
+    async def answer(query: Query) -> QueryState:
+        order.append(query.query_id)
+        return ok(query)
+
+    async def keep(state: QueryState) -> None: ...
+
+    mixed = [query for pair in zip(rounds("a", 3), rounds("b", 3), strict=True) for query in pair]
+    await run_queries(mixed, 1, answer, keep, lambda state: None, asyncio.Event())
+    assert order == ["a0", "a1", "a2", "b0", "b1", "b2"]

@@ -17,7 +17,7 @@ from broker.progress import Progress
 from broker.serializer import MsgpackSerializer
 from shared.bus.records import LiveAgent
 from shared.errors import PermanentError
-from shared.knobs import Knobs
+from shared.knobs import Knobs, from_mapping
 
 
 def alive(agent: str, identity: dict[str, str], worker: str = "w") -> LiveAgent:
@@ -100,3 +100,51 @@ def test_jobs_travel_as_plain_values_and_nothing_else() -> None:
     ]  # fmt: skip
     with pytest.raises(TypeError):
         MsgpackSerializer.dumps(object())
+
+
+PROMPTS = {
+    "backend": "transformers",
+    "checkpoint": "OpenGVLab/InternVL3-8B-hf",
+    "prompt.imagine_text": "0123 to transformers:OpenGVLab/InternVL3-8B-hf@abc",
+    "prompt.imagine_image": "4567 to openai:other/model@",
+    "prompt.caption": "89ab to transformers:captioner@0123456789abcdef",
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "complaint"),
+    [
+        ({}, ""),
+        ({"llm": "OpenGVLab/InternVL3-8B-hf"}, ""),
+        ({"llm": "InternVL3-8B-hf", "mllm": "other/model", "clip": "ViT-B-32@laion"}, ""),
+        ({"captioner": "/models/captioner"}, ""),
+        ({"llm": "Another/InternVL3-8B-hf"}, "serves imagine_text with OpenGVLab/InternVL3-8B-hf"),
+        (
+            {"mllm": "OpenGVLab/InternVL3-8B-hf"},
+            "mllm is .* but .* serves imagine_image with other",
+        ),
+        ({"clip": "ViT-L-14"}, "clip is 'ViT-L-14', but the similarity agent .* ViT-B-32@laion"),
+        ({"clip": "ViT-B-32@openai"}, "XR_CLIP, or a profile"),
+    ],
+)
+async def test_a_run_that_names_another_model_than_is_served_is_told_and_refused(
+    wanted: dict[str, str], complaint: str
+) -> None:
+    clip = {"checkpoint": "ViT-B-32", "revision": "laion"}
+    told: list[str] = []
+
+    async def read() -> list[LiveAgent]:
+        return [alive("imagination", PROMPTS), alive("similarity", clip)]
+
+    async def wait() -> object:
+        return await wait_for_agents(
+            read, ("imagination", "similarity"), told.append, knobs=from_mapping(wanted),
+            poll_s=0.0, mixture_patience_s=0.01,
+        )  # fmt: skip
+
+    if not complaint:
+        assert await wait() == {"imagination": PROMPTS, "similarity": clip}
+        return
+    with pytest.raises(PermanentError, match=complaint):
+        await wait()
+    assert len(told) == 1

@@ -10,9 +10,10 @@ import pytest
 
 from broker.agents_client import AgentsClient
 from broker.coordinator import answer_query
-from broker.evaluation import evaluate_run, predictions, rank_run, table
+from broker.evaluation import evaluate_run, predictions, rank_run
 from broker.query_state import QueryState
 from broker.query_window import run_queries
+from broker.results_table import table
 from broker.run_store import (
     METRICS,
     PREDICTIONS,

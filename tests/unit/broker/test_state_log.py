@@ -71,6 +71,8 @@ async def test_records_appended_at_once_are_all_written_with_few_fsyncs(
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (fsyncs.append(fd), real(fd)))
     log = StateLog(tmp_path / "states.log")
+    assert len(fsyncs) == 1, "the new file's name in its folder"
+    fsyncs.clear()
     payloads = [str(n).encode() for n in range(100)]
 
     await asyncio.gather(*(log.append(payload) for payload in payloads))

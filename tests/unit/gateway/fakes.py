@@ -8,12 +8,19 @@ import httpx
 import redis.exceptions
 
 from gateway.errors import ApiError
+from gateway.ports import Services
 from gateway.records import (
     TERMINAL_STATES,
     AgentView,
     BenchmarkRequest,
     BenchmarkView,
+    CoordinatorsView,
+    CoordinatorView,
     DeadLetterView,
+    SearchHit,
+    SearchRequest,
+    SearchView,
+    WorkerView,
 )
 from shared.errors import PermanentError
 from shared.settings import Settings
@@ -58,6 +65,11 @@ class FakeBenchmarks:
         self._check_redis()
         return list(reversed(self.runs.values()))
 
+    async def coordinators(self) -> CoordinatorsView:
+        self._check_redis()
+        one = CoordinatorView(name="c-1", state="busy", heartbeat_age_s=1.5, benchmark_id="run-1")
+        return CoordinatorsView(waiting=2, delayed=1, coordinators=[one])
+
     async def cancel(self, benchmark_id: str) -> BenchmarkView | None:
         self._check_redis()
         run = self.runs.get(benchmark_id)
@@ -75,12 +87,55 @@ class FakeBenchmarks:
         return run
 
 
+class FakeSearches:
+    """Finds what a test puts.
+
+    Attributes:
+        fails: raised instead.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[SearchRequest] = []
+        self.fails: Exception | None = None
+        self.closed = False
+
+    async def search(self, request: SearchRequest) -> SearchView:
+        self.asked.append(request)
+        if self.fails is not None:
+            raise self.fails
+        return SearchView(
+            gallery="g", database="d", stage="coarse", captions=["a red cup"],
+            hits=[SearchHit(rank=1, image_id="7", coarse_score=0.5)],
+            propositions=[("is the cup red?", True)], seconds=0.1,
+        )  # fmt: skip
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
 class FakeBoard:
     """Agents and dead letters as a test puts them."""
 
     def __init__(self) -> None:
         self.views = [
-            AgentView(agent=agent, workers=[f"{agent}-1"], waiting=3, pending=1, dead=0)
+            AgentView(
+                agent=agent,
+                workers=[f"{agent}-1"],
+                waiting=3,
+                pending=1,
+                dead=0,
+                oldest_age_s=1.5,
+                details=[
+                    WorkerView(
+                        worker=f"{agent}-1",
+                        ready=True,
+                        in_flight=1,
+                        busy_share=0.5,
+                        batch_fill=0.25,
+                        counts={"answered": 9, "redelivered": 2},
+                    )
+                ],
+            )
             for agent in ("imagination", "similarity", "question")
         ]
         self.letters = {"question": [DeadLetterView(entry_id="1-0", reason="3 deliveries")]}
@@ -112,4 +167,6 @@ class Api:
     http: httpx.AsyncClient
     benchmarks: FakeBenchmarks
     board: FakeBoard
+    searches: FakeSearches
     settings: Settings
+    services: Services

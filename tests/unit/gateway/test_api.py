@@ -103,14 +103,38 @@ async def test_the_same_idempotency_key_gives_the_same_run(api: Api) -> None:
 
 async def test_ready_means_every_agent_has_a_worker(api: Api) -> None:
     assert (await api.http.get("/readyz")).status_code == 200
-    api.board.views[1] = api.board.views[1].model_copy(update={"workers": []})
+    api.board.views[1] = api.board.views[1].model_copy(update={"workers": [], "details": []})
     response = await api.http.get("/readyz")
     assert response.status_code == 503
     assert response.json() == {
         "ready": False,
+        "reasons": ["no similarity agent is up"],
         "redis": True,
+        "draining": False,
         "agents": {"imagination": 1, "similarity": 0, "question": 1},
     }
+
+
+async def test_an_agent_whose_models_are_stuck_is_not_ready(api: Api) -> None:
+    view = api.board.views[2]
+    stuck = view.details[0].model_copy(update={"ready": False})
+    api.board.views[2] = view.model_copy(update={"details": [stuck]})
+    response = await api.http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["reasons"] == [
+        "no question agent is ready: nothing passes through its model"
+    ]
+
+
+async def test_a_gateway_that_was_told_to_stop_is_red_and_still_answers(api: Api) -> None:
+    api.services.draining.set()
+    response = await api.http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["draining"] is True
+    assert "told to stop" in response.json()["reasons"][0]
+    body = {"dataset": "demo", "split": "val"}
+    assert (await api.http.post("/v1/benchmarks", json=body)).status_code == 202
+    assert "xr_draining 1.0" in (await api.http.get("/metrics")).text
 
 
 async def test_a_dead_letter_is_listed_and_queued_again(api: Api) -> None:
@@ -123,6 +147,25 @@ async def test_a_dead_letter_is_listed_and_queued_again(api: Api) -> None:
     assert again.status_code == 404
 
 
+async def test_all_dead_letters_of_an_agent_are_queued_again_at_once(api: Api) -> None:
+    letter = api.board.letters["question"][0]
+    api.board.letters["question"] = [
+        letter.model_copy(update={"entry_id": f"{n}-0"}) for n in range(3)
+    ]
+    left = await api.http.post("/v1/agents/question/dead-letters/retry")
+    assert (left.status_code, left.json()["dead_letters"]) == (202, [])
+
+
+async def test_a_search_is_passed_on_and_its_answer_back(api: Api) -> None:
+    body = {"gallery": "g", "reference_id": "3", "modification_text": "red", "k": 5}
+    found = await api.http.post("/v1/search", json=body)
+    assert found.status_code == 200
+    assert found.json()["hits"][0]["image_id"] == "7"
+    assert found.json()["propositions"] == [["is the cup red?", True]]
+    assert (api.searches.asked[0].k, api.searches.asked[0].timeout_s) == (5, 60.0)
+    assert (await api.http.post("/v1/search", json={"gallery": "g"})).status_code == 422
+
+
 async def test_metrics_tell_queues_runs_and_requests(api: Api) -> None:
     benchmark_id = await submit(api)
     await api.http.get(f"/v1/benchmarks/{benchmark_id}")
@@ -130,6 +173,12 @@ async def test_metrics_tell_queues_runs_and_requests(api: Api) -> None:
     assert 'xr_queue_depth{agent="question"} 3.0' in text
     assert 'xr_queue_pending{agent="question"} 1.0' in text
     assert 'xr_agent_workers{agent="similarity"} 1.0' in text
+    assert 'xr_queue_oldest_age_seconds{agent="question"} 1.5' in text
+    assert 'xr_agent_busy_share{agent="question",worker="question-1"} 0.5' in text
+    assert 'xr_agent_batch_fill{agent="question",worker="question-1"} 0.25' in text
+    assert 'xr_agent_redelivered_total{agent="question",worker="question-1"} 2.0' in text
+    assert 'xr_benchmark_jobs{state="waiting"} 2.0' in text
+    assert 'xr_coordinator_heartbeat_age_seconds{coordinator="c-1"} 1.5' in text
     assert 'xr_runs{state="queued"} 1.0' in text
     assert "xr_redis_up 1.0" in text
     # the template, not the path: ids would make a series each
@@ -153,7 +202,11 @@ async def test_the_description_names_every_operation(api: Api) -> None:
         ("get", f"{run}/predictions"),
         ("get", f"{run}/manifest"),
         ("get", f"{run}/metrics-table"),
+        ("get", f"{run}/submissions"),
+        ("get", f"{run}/submissions/{{name}}"),
         ("get", "/v1/agents"),
         ("get", dead),
+        ("post", f"{dead}/retry"),
         ("post", f"{dead}/{{entry_id}}/retry"),
+        ("post", "/v1/search"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,13 +65,19 @@ def test_missing_and_broken_images_keep_their_rows_and_are_named(tmp_path: Path)
         gallery.image_file(-1)
 
 
-def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    path = tmp_path / "bomb.png"
-    with pytest.MonkeyPatch.context() as patch:
-        Image.new("L", (50, 50)).save(path)
-        patch.setattr("shared.image_files.MAX_PIXELS", 2499)
-        with pytest.raises(ItemError, match="50x50"):
-            inspect_image(str(path))
+def test_an_image_changed_behind_the_gallerys_back_is_not_taken_for_the_listed_one(
+    tmp_path: Path,
+) -> None:
+    images = _images(tmp_path / "images", 3)
+    gallery = write_gallery(tmp_path / "galleries", images)
+    os.utime(images[0][1])
+    Image.new("RGB", (4, 3), (9, 9, 9)).save(images[1][1])
+    images[2][1].unlink()
+    assert gallery.image_file(0).path == images[0][1], "touched, but the same"
+    with pytest.raises(ItemError, match=r"img1 .*has changed since"):
+        gallery.image_file(1)
+    with pytest.raises(ItemError, match=r"img2 .*file not found"):
+        gallery.image_file(2)
 
 
 def test_the_key_depends_on_content_ids_and_searchable_but_not_on_the_place(tmp_path: Path) -> None:
@@ -111,6 +118,8 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert write_gallery(tmp_path / "galleries", images).key != first.key
     assert read[5:] == ["3.png"]
+    write_gallery(tmp_path / "galleries", images, read_again=True)
+    assert sorted(read[6:]) == [f"{number}.png" for number in range(5)]
 
 
 def test_a_damaged_stat_cache_costs_time_only(
@@ -121,6 +130,46 @@ def test_a_damaged_stat_cache_costs_time_only(
     (tmp_path / "galleries" / "stat_cache.sqlite").write_bytes(b"rubbish" * 1000)
     assert write_gallery(tmp_path / "galleries", images).key == key
     assert "stat cache cannot be used" in caplog.text
+
+
+def test_writing_a_gallery_again_changes_no_file(tmp_path: Path) -> None:
+    images = _images(tmp_path / "images", 3)
+    folder = write_gallery(tmp_path / "galleries", images).folder
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    assert write_gallery(tmp_path / "galleries", images).folder == folder
+    assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
+    assert [path.name for path in (tmp_path / "galleries").glob(".*")] == []
+
+
+class _Links(Sequence[tuple[str, Path]]):
+    """Many images that are one file."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._path, self._count = path, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int) -> tuple[str, Path]:  # type: ignore[override]
+        if row >= self._count:
+            raise IndexError(row)
+        return f"{row:08d}", self._path
+
+
+def test_a_gallery_costs_few_bytes_per_image(tmp_path: Path) -> None:
+    path = tmp_path / "one.png"
+    Image.new("RGB", (2, 2)).save(path)
+    write_gallery(tmp_path / "galleries", [("warm up", path)])
+    count = 8_000
+    tracemalloc.start()
+    try:
+        gallery = write_gallery(tmp_path / "galleries", _Links(path, count), threads=1)
+        assert gallery.row_of("00004321") == 4_321
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 40 * count, "a dictionary of the ids would take about 130"
+    assert peak < 80 * count + 1_500_000, "and one block of the listing"
 
 
 def test_progress_ends_with_all(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from shared.contracts.skills import ListRequest
 from shared.errors import ConfigurationError
-from shared.knobs import Knobs, from_mapping, to_mapping
+from shared.knobs import Knobs, from_mapping, resolve, to_mapping
 
 
 def _names(knobs: Knobs, has_reference: bool = True) -> list[str]:
@@ -36,7 +36,9 @@ def test_knobs_survive_json() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rrfk": 60}, "no knob 'rrfk'; knobs are stages, .*rrf_k"),
+        ({"rrfk": 60}, r"no knob 'rrfk': did you mean rrf_k"),
+        ({"top-k": 60}, r"no knob 'top-k': did you mean top_k"),
+        ({"colour": 60}, "no knob 'colour'; knobs are stages, .*rrf_k"),
         ({"rrf_k": 0}, "rrf_k is 0: .*>= 1"),
         ({"rrf_k": 60.5}, "rrf_k is 60.5"),
         ({"rrf_k": "60"}, "rrf_k is '60'"),
@@ -50,7 +52,7 @@ def test_knobs_survive_json() -> None:
         ({"list_kinds": ["hybrid", "hybrid"]}, "list_kinds is .*each once"),
         ({"stages": ["verify"]}, r"stages is \['verify'\]: coarse, then"),
         ({"stages": ["verify", "coarse"]}, "stages is"),
-        ({"top_k": 200}, "rank_depth is 100: it must be at least top_k, 200"),
+        ({"top_k": 200, "rank_depth": 100}, "rank_depth is 100: it must be at least top_k, 200"),
         ({"head_source": "v1", "retrieve_texts": ["v2"]}, "head_source is 'v1'.*'v2'"),
         ({"fusion": "none"}, "fusion is 'none' but there are 3 lists"),
         ({"record_lists": ["v1.colour"]}, "record_lists has 'v1.colour'"),
@@ -87,3 +89,16 @@ def test_a_left_out_imagination_takes_its_lists_with_it() -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigurationError, match="head_source"):
         Knobs(imagine_text=False, head_source="v1")
+
+
+def test_a_request_counts_before_the_profile_and_that_before_the_default() -> None:
+    profile = {"top_k": 20, "rrf_k": 10, "seed": 3}
+    knobs = resolve({"top_k": 50}, profile, seed=7)
+    assert (knobs.top_k, knobs.rrf_k, knobs.num_questions, knobs.seed) == (50, 10, 3, 3)
+    assert resolve({}, {}, seed=7).seed == 7
+    assert resolve({}, {}) == Knobs()
+
+
+def test_lists_are_as_deep_as_verification_needs() -> None:
+    assert from_mapping({"top_k": 500}).rank_depth == 500
+    assert from_mapping({"top_k": 10}).rank_depth == 100

@@ -51,6 +51,22 @@ def test_the_environment_is_read_when_nothing_is_given(monkeypatch: pytest.Monke
         ("XR_WINDOW", "0", "XR_WINDOW must be at least 1"),
         ("XR_QUEUE_LIMIT", "-1", "XR_QUEUE_LIMIT must be at least 1"),
         ("XR_LEASE_S", "long", "lease_s"),
+        *(
+            (name, value, f"{name} must be above 0")
+            for name in (
+                "XR_LEASE_S",
+                "XR_ASK_TIMEOUT_S",
+                "XR_ENGINE_TIMEOUT_S",
+            )
+            for value in ("0", "-1", "nan", "inf")
+        ),
+        ("XR_MAX_DELIVERIES", "0", "XR_MAX_DELIVERIES must be at least 1"),
+        ("XR_MODEL_THREADS", "0", "XR_MODEL_THREADS must be at least 1"),
+        ("XR_MAX_WAIT_MS", "-0.1", "XR_MAX_WAIT_MS must be 0 to"),
+        ("XR_GRACE_S", "nan", "XR_GRACE_S must be 0 to"),
+        ("XR_CANARY_S", "-5", "XR_CANARY_S must be 0 to"),
+        ("XR_GATEWAY_PORT", "0", "XR_GATEWAY_PORT must be 1 to 65535"),
+        ("XR_HEALTH_PORT", "65536", "XR_HEALTH_PORT must be 0 to 65535"),
         ("XR_LOG_LEVEL", "loud", "debug, info, warning or error"),
     ],
 )
@@ -73,3 +89,11 @@ def test_every_field_is_described_in_the_docstring() -> None:
     documented = Settings.__doc__ or ""
     missing = [name for name in Settings.__struct_fields__ if name not in documented]
     assert missing == []
+
+
+def test_some_settings_are_known_by_the_names_of_other_programs() -> None:
+    assert load_settings({}).seed == 42
+    assert load_settings({"xr_SEED": "7"}).seed == 7
+    assert load_settings({"xr_SEED": "7", "XR_SEED": "8"}).seed == 8
+    assert load_settings({"DEFAULT_MLLM_PATH": "a/b"}).default_mllm_path == "a/b"
+    assert load_settings({"XR_EVALUATOR": "c/d@main"}).evaluator == "c/d@main"

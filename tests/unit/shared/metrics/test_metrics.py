@@ -83,7 +83,7 @@ def test_failed_queries_are_misses_and_are_named() -> None:
         "recall@1": 1 / 4, "recall@2": 2 / 4, "map@2": 1.5 / 4, "recall_subset@1": 1 / 4,
     }  # fmt: skip
     assert report["failed"] == ["failed", "absent"]
-    assert report["rank"] == {"median": 1.5, "mean": 1.5, "found": 2}
+    assert report["rank"] == {"median": None, "mean": 1.5, "found": 2, "of": 4}
     levels = by_tag(rankings, queries, protocol, "level")
     assert list(levels) == ["1", "2"]
     assert levels["2"]["queries"] == 3

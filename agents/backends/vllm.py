@@ -1,0 +1,392 @@
+"""vLLM: one continuous-batching engine per process, asked by many threads at once.
+
+The engine runs in an event loop of its own. `choose` and `generate` may be called from any thread;
+their requests join whatever the engine is working on, so that no batch waits for another.
+
+What makes verification cheap here: an image's tokens and the constant words after it are computed
+once and shared by all questions about it, also of later queries (prefix caching); an image whose
+features the engine still has is named by its content hash and not sent, nor even decoded; a yes/no
+answer is one forward pass, its two log-probabilities asked for by token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import transformers
+from PIL import Image
+from vllm import AsyncEngineArgs, SamplingParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineGenerateError
+
+from agents.backends.chat_prompts import ChatPrompts
+from agents.backends.contract import ChoiceRequest, GenerationRequest, ImageFile, Prompt
+from agents.backends.engine_loop import EngineLoop
+from agents.backends.grammar import json_grammar
+from agents.backends.identity import folder_digest, package_versions
+from agents.backends.images import read_image
+from agents.backends.known_images import KnownImages
+from agents.urgency import Urgency, urgency
+from shared.errors import ConfigurationError, ItemError
+
+_REFUSALS = (ValueError, EngineGenerateError)
+_DECODERS = 4
+"""Threads that decode images; Pillow lets other threads run meanwhile."""
+
+
+class VllmModel:
+    """A `LanguageModel` on vLLM; thread-safe.
+
+    Answers may differ in the last digits with what else is in the engine's batch: unlike the
+    transformers backend this one promises the same bytes only where vLLM does (its batch-invariant
+    mode, on GPUs that have it).
+
+    Attributes:
+        concurrency: how many messages may be answered at once.
+        counters: requests, prefilled_tokens, cached_tokens, decoded_tokens, images_decoded,
+            images_named; since the start.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncLLM,
+        loop: EngineLoop,
+        prompts: ChatPrompts,
+        image_token: str | None,
+        *,
+        identity: dict[str, str],
+        in_flight: int,
+        concurrency: int,
+        context_length: int,
+        images_known: int,
+    ) -> None:
+        """Prefer `load`. The engine belongs to `loop`."""
+        self.concurrency = concurrency
+        self.counters: Counter[str] = Counter()
+        self._engine = engine
+        self._loop = loop
+        self._prompts = prompts
+        self._image_token = image_token
+        self._identity = identity
+        self._context_length = context_length
+        self._images = KnownImages(images_known)
+        self._tiling = identity["max_tiles"]
+        self._budget = asyncio.Semaphore(in_flight)
+        self._numbers = count()
+        self._decoders = ThreadPoolExecutor(_DECODERS, "images")
+        self._decoding: dict[str, asyncio.Future[Image.Image]] = {}
+        self._choice_ids: dict[tuple[str, ...], list[int]] = {}
+        self._grammars: dict[str, str] = {}
+
+    def describe(self) -> dict[str, str]:
+        """Backend, checkpoint, revision, digest, dtype, tiles and versions."""
+        return dict(self._identity)
+
+    def choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
+        """One forward pass each; probabilities are the softmax over the choices' first tokens."""
+        ids_of = [self._first_tokens(request.choices) for request in requests]
+        return self._ask(
+            [request.prompt for request in requests],
+            [_one_of(ids) for ids in ids_of],
+            lambda place, output: _probabilities(output, ids_of[place]),
+        )
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[str | ItemError]:
+        """Greedy decoding, held to the JSON schema where there is one."""
+        return self._ask(
+            [request.prompt for request in requests],
+            [self._greedy(request) for request in requests],
+            lambda place, output: str(output.text).strip(),
+        )
+
+    def close(self) -> None:
+        """Stop the engine; what is under way fails."""
+        self._loop.run(_shut_down(self._engine))
+        self._loop.close()
+        self._decoders.shutdown(wait=False)
+
+    # --- from a worker's thread -------------------------------------------------------------------
+
+    def _ask(
+        self, prompts: Sequence[Prompt], sampling: Sequence[SamplingParams], read: Any
+    ) -> list[Any]:
+        problems = [self._problem(prompt) for prompt in prompts]
+        usable = [place for place, problem in enumerate(problems) if problem is None]
+        token_ids = self._prompts.token_ids(
+            [prompts[place] for place in usable],
+            [[self._image_token or ""] * len(prompts[place].images) for place in usable],
+        )
+        answers: list[Any] = list(problems)
+        asked: list[Coroutine[Any, Any, Any]] = []
+        answered: list[int] = []
+        urgent = urgency()
+        for place, ids in zip(usable, token_ids, strict=True):
+            limit = self._context_length - int(sampling[place].max_tokens or 0)
+            if len(ids) > limit:
+                answers[place] = ItemError(
+                    f"a prompt of {len(ids)} tokens and its answer exceed the model's context of "
+                    f"{self._context_length}"
+                )
+                continue
+            answered.append(place)
+            asked.append(self._one(ids, prompts[place].images, sampling[place], urgent))
+        for place, output in zip(answered, self._loop.run(_all(asked)), strict=True):
+            answers[place] = output if isinstance(output, ItemError) else read(place, output)
+        return answers
+
+    def _problem(self, prompt: Prompt) -> ItemError | None:
+        try:
+            self._prompts.check(prompt)
+        except ItemError as error:
+            return error
+        return None
+
+    def _greedy(self, request: GenerationRequest) -> SamplingParams:
+        schema = request.json_schema
+        return SamplingParams(
+            temperature=0,
+            max_tokens=request.max_tokens,
+            structured_outputs=None
+            if schema is None
+            else StructuredOutputsParams(grammar=self._grammar(schema)),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _grammar(self, schema: Mapping[str, Any]) -> str:
+        """The schema as a grammar of ours: vLLM's own allows either any white space or none."""
+        text = json.dumps(schema)
+        if text not in self._grammars:
+            self._grammars[text] = json_grammar(text)
+        return self._grammars[text]
+
+    def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
+        if choices not in self._choice_ids:
+            self._choice_ids[choices] = self._prompts.first_tokens(choices)
+        return self._choice_ids[choices]
+
+    # --- in the engine's event loop ---------------------------------------------------------------
+
+    async def _one(
+        self,
+        token_ids: list[int],
+        images: Sequence[ImageFile],
+        sampling: SamplingParams,
+        urgent: Urgency,
+    ) -> Any:
+        """The engine's output for one prompt, or why there is none."""
+        if urgent is Urgency.INTERACTIVE:
+            return await self._with_images(token_ids, images, sampling, urgent)
+        async with self._budget:  # a person's requests don't queue behind a benchmark's
+            return await self._with_images(token_ids, images, sampling, urgent)
+
+    async def _with_images(
+        self,
+        token_ids: list[int],
+        images: Sequence[ImageFile],
+        sampling: SamplingParams,
+        urgent: Urgency,
+    ) -> Any:
+        try:
+            if images and all(self._images.known(image.sha256) for image in images):
+                try:
+                    return await self._forward(token_ids, images, None, sampling, urgent)
+                except _REFUSALS:  # the engine has dropped one of them meanwhile
+                    self._images.forget(image.sha256 for image in images)
+            pixels = await self._decoded(images)
+            output = await self._forward(token_ids, images, pixels, sampling, urgent)
+            self._images.learn(image.sha256 for image in images)
+            return output
+        except ItemError as error:
+            return error
+        except _REFUSALS as error:
+            reason = error.__cause__ or error
+            return ItemError(f"the engine refused the request: {reason or type(reason).__name__}")
+
+    async def _decoded(self, images: Sequence[ImageFile]) -> list[Image.Image]:
+        return [await asyncio.shield(self._decoding_of(image)) for image in images]
+
+    def _decoding_of(self, image: ImageFile) -> asyncio.Future[Image.Image]:
+        """All questions about an image that come at once share one decoding of it."""
+        decoding = self._decoding.get(image.sha256)
+        if decoding is None:
+            loop = asyncio.get_running_loop()
+            decoding = loop.run_in_executor(self._decoders, read_image, image)
+            decoding.add_done_callback(lambda _: self._decoding.pop(image.sha256, None))
+            self._decoding[image.sha256] = decoding
+            self.counters["images_decoded"] += 1
+        return decoding
+
+    async def _forward(
+        self,
+        token_ids: list[int],
+        images: Sequence[ImageFile],
+        pixels: Sequence[Image.Image] | None,
+        sampling: SamplingParams,
+        urgent: Urgency,
+    ) -> Any:
+        prompt: dict[str, Any] = {"prompt_token_ids": token_ids}
+        if images:
+            named = pixels is None
+            self.counters["images_named"] += len(images) * named
+            prompt["multi_modal_data"] = {"image": [None] * len(images) if named else pixels}
+            prompt["multi_modal_uuids"] = {
+                "image": [f"{image.sha256}-{self._tiling}" for image in images]
+            }
+        final: Any = None
+        stream = self._engine.generate(
+            prompt, sampling, str(next(self._numbers)), priority=int(urgent)
+        )
+        async for output in stream:
+            final = output
+        cached = int(final.num_cached_tokens or 0)
+        self.counters["requests"] += 1
+        self.counters["cached_tokens"] += cached
+        self.counters["prefilled_tokens"] += len(final.prompt_token_ids) - cached
+        self.counters["decoded_tokens"] += len(final.outputs[0].token_ids)
+        return final.outputs[0]
+
+
+def load(
+    checkpoint: str,
+    revision: str = "",
+    *,
+    dtype: str = "auto",
+    max_tiles: int = 1,
+    context_length: int = 8192,
+    in_flight: int = 512,
+    concurrency: int = 16,
+    tensor_parallel: int = 1,
+    gpu_memory: float = 0.9,
+    images_known: int = 4096,
+    engine: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> VllmModel:
+    """A chat model by hub name or folder, served by vLLM in this process.
+
+    Args:
+        dtype: "auto" is the checkpoint's own.
+        max_tiles: tiles an image is cut into at most, for models that cut tiles.
+        context_length: tokens of prompt and answer together; no more than the model's own.
+        in_flight: background requests in the engine at once; a person's come on top.
+        concurrency: messages answered at once.
+        tensor_parallel: GPUs that share the model.
+        gpu_memory: share of a GPU's memory the engine may take.
+        images_known: images whose features are taken to be still in the engine.
+        engine: any other argument of vLLM's AsyncEngineArgs, by its own name.
+    Raises: ConfigurationError: it can't be loaded.
+    """
+    source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if revision:
+        source["revision"] = revision
+    try:
+        config = transformers.AutoConfig.from_pretrained(checkpoint, **source)
+        sees = getattr(config, "vision_config", None) is not None
+        processor = transformers.AutoProcessor.from_pretrained(checkpoint, **source)
+        tokenizer = processor.tokenizer if sees else processor
+        longest = getattr(config.get_text_config(), "max_position_embeddings", context_length)
+        arguments: dict[str, Any] = {
+            "model": checkpoint,
+            "dtype": dtype,
+            "max_model_len": min(context_length, longest),
+            "tensor_parallel_size": tensor_parallel,
+            "gpu_memory_utilization": gpu_memory,
+            # More than the budget, so that a person's request always finds a place.
+            "max_num_seqs": in_flight + in_flight // 4,
+            "scheduling_policy": "priority",
+            "enable_prefix_caching": True,
+            "enable_log_requests": False,
+            "disable_log_stats": True,
+            "structured_outputs_config": {"backend": "xgrammar"},
+            **source,
+            **(_image_arguments(config, processor, max_tiles) if sees else {}),
+            **(engine or {}),
+        }
+        loop = EngineLoop("vllm")  # of no use, like the process, when the engine can't start
+        started = loop.run(_start(arguments))
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"checkpoint {checkpoint!r} can't be served by vllm: {error}"
+        ) from error
+    image_token = str(processor.image_token) if sees else None
+    folder = Path(checkpoint)
+    identity = {
+        "backend": "vllm",
+        "checkpoint": folder.name if folder.is_dir() else checkpoint,
+        "revision": str(getattr(config, "_commit_hash", None) or revision),
+        "digest": folder_digest(folder) if folder.is_dir() else "",
+        "dtype": dtype,
+        "max_tiles": str(max_tiles if sees else 0),
+        "versions": package_versions(("torch", "transformers", "vllm")),
+    }
+    return VllmModel(
+        started,
+        loop,
+        ChatPrompts(processor, tokenizer, image_token),
+        image_token,
+        identity=identity,
+        in_flight=in_flight,
+        concurrency=concurrency,
+        context_length=arguments["max_model_len"],
+        images_known=images_known,
+    )
+
+
+async def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+
+
+async def _shut_down(engine: AsyncLLM) -> None:
+    engine.shutdown()
+
+
+async def _all(asked: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    return list(await asyncio.gather(*asked))
+
+
+def _image_arguments(config: Any, processor: Any, max_tiles: int) -> dict[str, Any]:
+    """How the engine is to cut images, and the largest it must be ready for.
+
+    Raises: ValueError: the checkpoint cuts no tiles but several are asked for.
+    """
+    limits: dict[str, Any] = {"count": 2}
+    arguments: dict[str, Any] = {}
+    if hasattr(processor.image_processor, "crop_to_patches"):
+        arguments["mm_processor_kwargs"] = {
+            "crop_to_patches": max_tiles > 1,
+            "max_patches": max_tiles,
+        }
+        size = config.vision_config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        limits |= {"width": width * max_tiles, "height": height}
+    elif max_tiles != 1:
+        raise ValueError(f"max_tiles is {max_tiles}, but its image processor cuts no tiles")
+    arguments["limit_mm_per_prompt"] = {"image": limits, "video": 0}
+    return arguments
+
+
+def _one_of(token_ids: list[int]) -> SamplingParams:
+    return SamplingParams(
+        temperature=0,
+        max_tokens=1,
+        allowed_token_ids=token_ids,
+        logprob_token_ids=token_ids,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _probabilities(output: Any, token_ids: Sequence[int]) -> tuple[float, ...]:
+    """The softmax over the given tokens alone."""
+    found = output.logprobs[0]
+    weights = [math.exp(found[token].logprob) for token in token_ids]
+    total = sum(weights)
+    return tuple([weight / total for weight in weights])

@@ -1,0 +1,57 @@
+"""How a consumer gathers a batch: what waits at once, and a little more that is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from shared.bus.claims import Claim, Claims, Taken
+
+
+class Gathering:
+    """Takes new messages in batches.
+
+    Args:
+        claims: what takes them.
+        max_batch: messages taken at once.
+        max_wait_s: how long a batch that isn't full may wait for more.
+        block_s: how long to wait for a first message.
+    """
+
+    def __init__(self, claims: Claims, max_batch: int, max_wait_s: float, block_s: float) -> None:
+        self._claims = claims
+        self._max_batch, self._max_wait_s, self._block_s = max_batch, max_wait_s, block_s
+        self._quiet = False  # messages come one by one: it pays to block first, and not to wait
+
+    async def gather(self, *, may_block: bool) -> Taken:
+        """As many messages as wait, at most `max_batch`.
+
+        Polls instead of blocking for milliseconds: on an idle server a short block takes as long as
+        the server's timer.
+        """
+        taken = Taken([], set(), 0)
+        unchecked: set[bytes] = set()
+        if not (self._quiet and may_block):
+            taken = await self._claims.take(self._max_batch)
+        if not taken.claims:
+            claims: list[Claim] = []
+            if may_block:
+                claims = await self._claims.wait(self._block_s)
+            if not claims:
+                return taken
+            taken = Taken(claims, set(), 0)
+            unchecked = {claim.job_id for claim in claims}
+        woken = bool(unchecked)
+        end = time.monotonic() + self._max_wait_s
+        while unchecked or (len(taken.claims) < self._max_batch and time.monotonic() < end):
+            room = max(self._max_batch - len(taken.claims), 0)
+            if room and self._max_wait_s and not self._quiet:
+                await asyncio.sleep(self._max_wait_s / 2)
+            more = await self._claims.take(room, unchecked)
+            unchecked = set()
+            taken = Taken(taken.claims + more.claims, taken.cancelled | more.cancelled, more.now_ms)
+            if not more.claims:
+                break
+            self._quiet = False
+        self._quiet = woken and len(taken.claims) == 1
+        return taken

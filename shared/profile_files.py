@@ -1,0 +1,59 @@
+"""Profile files (TOML), read by two sides: agents take models and roles, a run takes [knobs]."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from shared.errors import ConfigurationError
+from shared.knobs import from_mapping
+
+logger = logging.getLogger(__name__)
+
+PROFILES_FOLDER = Path(__file__).parent.parent / "agents" / "profiles"
+"""The shipped ones; plain files, so that reading them imports nothing of the agents."""
+
+
+def find_profile(name_or_path: str) -> Path:
+    """The file of a shipped profile by its name, or of one's own by its path.
+
+    Raises: ConfigurationError: there is none.
+    """
+    for path in (PROFILES_FOLDER / f"{name_or_path}.toml", Path(name_or_path)):
+        if path.is_file():
+            return path
+    shipped = ", ".join(sorted(found.stem for found in PROFILES_FOLDER.glob("*.toml")))
+    raise ConfigurationError(
+        f"no profile {name_or_path!r}: neither a TOML file nor one of those shipped ({shipped})"
+    )
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """The file's content. Raises: ConfigurationError: it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"profile {path}: {error}") from error
+
+
+def profile_knobs(name_or_path: str) -> dict[str, Any]:
+    """The [knobs] of a profile; {} where it has none.
+
+    A profile that cannot be read here (it may lie with the agents only) has none either, which is
+    logged.
+
+    Raises: ConfigurationError: it is no TOML, or a knob is unknown or wrong.
+    """
+    try:
+        path = find_profile(name_or_path)
+    except ConfigurationError as error:
+        logger.warning("%s; its [knobs], if it has any, do not apply", error)
+        return {}
+    knobs: dict[str, Any] = read_profile(path).get("knobs", {})
+    try:
+        from_mapping(knobs)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"profile {path}, [knobs]: {error}") from error
+    return knobs

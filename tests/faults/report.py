@@ -1,0 +1,63 @@
+"""The results of the cases: a line each for the terminal, a table for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.faults.catalogue import Result
+from tests.faults.watched_run import RECOVERY_LIMIT_S
+from tests.faults.workplace import CALL_MS, WINDOW, Workplace
+
+
+def line(result: Result) -> str:
+    """One case for reading, with everything that was noted of it below."""
+    outcome = result.outcome
+    shown = (
+        f"{result.verdict:<8}{result.case.name:<22}attempted {outcome.attempted}  "
+        f"recorded {outcome.recorded}  lost {outcome.lost}  duplicated {outcome.duplicated}  "
+        f"recovery {_recovery(result)} s  ({result.seconds:.0f} s in all)"
+    )
+    notes = [outcome.skipped, *outcome.problems, *outcome.remarks]
+    return "\n        ".join([shown, *(note for note in notes if note)])
+
+
+def table(results: Sequence[Result], workplace: Workplace, measured_on: str) -> str:
+    """Markdown: what the table was measured on, and one row per case."""
+    held = sum(result.verdict == "held" for result in results)
+    skipped = sum(result.verdict == "skipped" for result in results)
+    head = [
+        measured_on,
+        "",
+        f"{held} of {len(results)} cases held{f', {skipped} skipped' if skipped else ''}. "
+        f"{workplace.task.queries} queries; {WINDOW} under way at a time unless a case needs more; "
+        f"{CALL_MS:g} ms per call of a stand-in model; settings as shipped unless a remark says "
+        f"otherwise; the undisturbed run took {workplace.reference.seconds:.1f} s. Recovery limit "
+        f"{RECOVERY_LIMIT_S:g} s.",
+        "",
+        "| case | what is done | what must hold | attempted | recorded | lost | duplicated "
+        "| recovery, s | | remarks |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *(_row(result) for result in results)])
+
+
+def _row(result: Result) -> str:
+    case, outcome = result.case, result.outcome
+    cells = [
+        f"`{case.name}`",
+        case.title,
+        case.invariant,
+        str(outcome.attempted),
+        str(outcome.recorded),
+        str(outcome.lost),
+        str(outcome.duplicated),
+        _recovery(result),
+        f"**{result.verdict}**" if outcome.problems else result.verdict,
+        "; ".join(note for note in (outcome.skipped, *outcome.problems, *outcome.remarks) if note),
+    ]
+    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"
+
+
+def _recovery(result: Result) -> str:
+    recovery_s = result.outcome.recovery_s
+    return "-" if recovery_s is None else f"{recovery_s:.1f}"

@@ -1,0 +1,1 @@
+"""Tests through real vLLM; they need the environment of `make test-vllm`."""
