@@ -11,16 +11,18 @@ from typing import Any
 
 import httpx
 
+from broker.run_store import PARTIAL, PREDICTIONS
 from shared.datasets import load_dataset
 from tests.faults.catalogue import case
 from tests.faults.processes import AGENTS
-from tests.faults.system import System, wait_for
+from tests.faults.system import FaultSuiteError, System, wait_for
 from tests.faults.watched_run import Outcome, WatchedRun, recorded_states, torn_files
 from tests.faults.workplace import Workplace
 
 _SUBMISSIONS = 8
 _QUEUED = 1000
 _IDLE_LIMIT_S = 2.0
+_RESULTS_TIMEOUT_S = 15.0
 _SEARCHING_USERS, _FEWEST_SEARCHES = 3, 10
 _REQUEST_MS = 1.0
 _CALIBRATION_S = 5.0
@@ -107,6 +109,7 @@ def cancel(workplace: Workplace, name: str) -> Outcome:
         )
         said_s = time.monotonic() - cancelled_at
         run.stop_watching()
+        wrong = _wrong_predictions(run, workplace)
         states = recorded_states(run.folder)
         problems = torn_files(run.folder)
         if idle_s > _IDLE_LIMIT_S:
@@ -115,7 +118,6 @@ def cancel(workplace: Workplace, name: str) -> Outcome:
             problems.append("nothing is there of what was answered")
         if any(state.status != "ok" for state in states):
             problems.append("queries that were under way are recorded as failed")
-        wrong = _wrong_predictions(system, run, workplace)
         return Outcome(
             attempted=len(states),
             recorded=len({state.query_id for state in states}),
@@ -128,18 +130,18 @@ def cancel(workplace: Workplace, name: str) -> Outcome:
         )
 
 
-def _wrong_predictions(system: System, run: WatchedRun, workplace: Workplace) -> list[str]:
-    """A cancelled run's partial results: those of the undisturbed run, of what was answered."""
-    answer = httpx.get(
-        f"{system.settings.gateway_url}/v1/benchmarks/{run.id}/predictions", timeout=30.0
-    )
-    if answer.status_code != 200:
-        return [f"GET predictions of the cancelled run: {answer.status_code} {answer.text[:200]}"]
-    expected = workplace.reference.lines()
-    given = answer.content.splitlines()
+def _wrong_predictions(run: WatchedRun, workplace: Workplace) -> list[str]:
+    """A cancelled run's partial results: the undisturbed run's, of what was answered."""
+    path = run.folder / f"{PARTIAL}{PREDICTIONS}"
+    try:
+        wait_for("partial predictions", path.is_file, _RESULTS_TIMEOUT_S)
+    except FaultSuiteError as error:
+        return [str(error)]
     answered = {state.query_id for state in recorded_states(run.folder)}
-    wanted = {line for query_id, line in expected.items() if query_id in answered}
-    return [] if wanted <= set(given) else ["the partial predictions differ from the whole run's"]
+    expected = [
+        line for query_id, line in workplace.reference.lines().items() if query_id in answered
+    ]
+    return [] if path.read_bytes().splitlines() == expected else ["partial predictions differ"]
 
 
 @case(
@@ -181,23 +183,26 @@ def search_first(workplace: Workplace, name: str) -> Outcome:
 
 
 def _benchmark_batch_s(system: System) -> float:
-    """How long the question agent's batches take while there is only the benchmark."""
+    """How long a full batch of the question agent takes while there is only the benchmark.
 
-    def batches() -> int:
+    The agent is busy all the time: so much as it takes for as many messages as a batch may hold.
+    """
+
+    def answered() -> int:
         (view,) = [view for view in system.client.agents() if view.agent == "question"]
-        return sum(worker.counts["batches"] for worker in view.details)
+        return sum(worker.counts["answered"] for worker in view.details)
 
     def next_beat(known: int) -> tuple[int, float]:
         counted = wait_for(
-            "another heartbeat", lambda: n if (n := batches()) > known else None, 30.0
+            "another heartbeat", lambda: n if (n := answered()) > known else None, 30.0
         )
         return counted, time.monotonic()
 
-    first, began = next_beat(batches())
+    first, began = next_beat(answered())
     last, ended = next_beat(first)
     while ended - began < _CALIBRATION_S:
         last, ended = next_beat(last)
-    return (ended - began) / (last - first)
+    return system.settings.max_batch * (ended - began) / (last - first)
 
 
 class SearchInBackground:

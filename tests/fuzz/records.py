@@ -8,14 +8,23 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
+from shared.contracts.skills import RankedList
+
 
 def records(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     """Any valid record of a kind; `schema_version` is 1."""
+    if kind is RankedList:
+        lengths = st.integers(0, 3)
+        return lengths.flatmap(lambda n: st.builds(kind, st.text(max_size=4), *[_words(n)] * 2))
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = {name: values(hints[name]) for name in kind.__struct_fields__}
     if "schema_version" in fields:
         fields["schema_version"] = st.just(1)
     return st.builds(kind, **fields)
+
+
+def _words(count: int) -> st.SearchStrategy[bytes]:
+    return st.binary(min_size=4 * count, max_size=4 * count)
 
 
 def values(hint: Any) -> st.SearchStrategy[Any]:

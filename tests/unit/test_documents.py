@@ -58,7 +58,10 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert documented <= {field.upper() for field in Settings.__struct_fields__}
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/settings.md", "docs/image-databases.md", "docs/from-the-authors-script.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "docs/settings.md", "docs/image-databases.md", "docs/from-the-authors-script.md"],
+)
 def test_the_commands_a_document_names_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))

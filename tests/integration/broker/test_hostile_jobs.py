@@ -107,7 +107,6 @@ def hostile(blocking_redis: BlockingRedis, tmp_path: Path) -> Callable[[], list[
     return lambda: [path for path in proofs if path.exists()]
 
 
-@pytest.mark.slow
 async def test_a_worker_calls_nothing_that_is_planted_and_runs_what_is_submitted(
     hostile: Callable[[], list[Path]],
     agents: LiveAgents,

@@ -18,7 +18,7 @@ from broker.serializer import MsgpackSerializer
 from gateway.redis_client import blocking_redis, gateway_redis
 from shared.bus import keys
 from shared.bus.client import BusClient
-from shared.bus.connection import connect, wait_until_reachable
+from shared.bus.connection import command, connect, wait_until_reachable
 from shared.bus.consumer import Consumer
 from shared.contracts.messages import RequestMessage
 from shared.contracts.skills import TextsEmbedded
@@ -172,7 +172,7 @@ async def test_an_agent_can_touch_nothing_but_its_messages(guarded: PrivateRedis
     agent = connect(url(guarded, "agent"))
     for words in FORBIDDEN_TO_AGENTS:
         with pytest.raises((NoPermissionError, ResponseError)) as raised:
-            await agent.execute_command(*words)
+            await command(agent, *words)
         assert re.search("NOPERM|permission|can't run|can't access", str(raised.value)), words
     await agent.aclose()
 
@@ -185,7 +185,7 @@ async def test_no_service_can_empty_or_configure_redis(guarded: PrivateRedis, ro
         *(("SHUTDOWN",), ("SCRIPT", "FLUSH"), ("GET", "somebody-elses"), ("MONITOR",)),
     ):
         with pytest.raises(NoPermissionError):
-            await redis.execute_command(*words)
+            await command(redis, *words)
     await redis.aclose()
 
 

@@ -64,7 +64,7 @@ async def test_every_reply_carries_the_id_of_its_request_the_worker_and_the_answ
         assert reply.body.results[0].values == reply.message_id.encode()  # type: ignore[union-attr]
 
 
-async def test_interactive_requests_overtake_those_of_a_benchmark(
+async def test_interactive_requests_overtake_those_of_a_benchmark_and_share_no_batch_with_them(
     client: BusClient, start: Start
 ) -> None:
     await client.send([request(f"lo{n}") for n in range(4)], priority="lo")
@@ -72,7 +72,7 @@ async def test_interactive_requests_overtake_those_of_a_benchmark(
     handler = Recorder()
     async with start(handler, max_batch=2):
         await collect(client, 7)
-    assert handler.batches == [["hi0", "hi1"], ["hi2", "lo0"], ["lo1", "lo2"], ["lo3"]]
+    assert handler.batches == [["hi0", "hi1"], ["hi2"], ["lo0", "lo1"], ["lo2", "lo3"]]
 
 
 async def test_a_batch_of_one_stays_one_when_both_streams_wake_the_consumer(

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -23,13 +24,13 @@ LONG_LEASE_S = 30.0
 
 
 @asynccontextmanager
-async def stuck(redis: Redis, **options: int) -> AsyncIterator[Consumer]:
+async def stuck(redis: Redis, **options: Any) -> AsyncIterator[Consumer]:
     """A consumer whose handler never returns, with a batch in hand."""
     handler = Recorder()
     handler.released.clear()
     consumer = Consumer(
         redis, "similarity", handler, worker="stuck", lease_s=LONG_LEASE_S, **options
-    )  # type: ignore[arg-type]
+    )
     task = asyncio.create_task(consumer.run())
     try:
         await asyncio.wait_for(handler.entered.wait(), 5)

@@ -36,7 +36,10 @@ def of_next_version(message: RequestMessage) -> RequestMessage:
 
 def with_unknown_body(message_id: str) -> bytes:
     fields = msgpack.unpackb(encode(request(message_id)))
-    return msgpack.packb(fields | {"schema_version": 2, "body": {"type": "DreamUpImages"}})
+    payload: bytes = msgpack.packb(
+        fields | {"schema_version": 2, "body": {"type": "DreamUpImages"}}
+    )
+    return payload
 
 
 async def test_old_and_new_workers_side_by_side_answer_what_each_can_read(

@@ -238,7 +238,7 @@ async def test_keys_of_the_wrong_kind_stop_no_loop(
                 with contextlib.suppress(ResponseError):  # until a consumer has made room
                     await client.send([request("fine")])
                 replies |= {reply.message_id for reply in await client.receive(1.0)}
-        assert consumer.in_flight == 0
+        await until(lambda: consumer.in_flight == 0)
 
 
 @settings(max_examples=300)

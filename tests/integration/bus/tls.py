@@ -24,14 +24,15 @@ def self_made_certificates(folder: Path) -> tuple[Path, Path, Path]:
     names = folder / "names"
     names.write_text("subjectAltName=DNS:localhost\n")
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for words in (
+    commands: list[list[str | Path]] = [
         ["req", "-x509", *new_key, "-keyout", ca_key, "-out", ca, "-days", "2", "-subj", "/CN=ca"],
         ["req", *new_key, "-keyout", key, "-out", request, "-subj", "/CN=localhost"],
         [
             *("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial"),
             *("-out", certificate, "-days", "2", "-extfile", names),
         ],
-    ):
+    ]
+    for words in commands:
         subprocess.run([program, *words], check=True, capture_output=True)
     return ca, certificate, key
 

@@ -23,6 +23,7 @@ from agents.backends.contract import (
 from agents.backends.control_tokens import ControlTokens, control_tokens_of
 from agents.backends.open_clip import load as load_clip
 from agents.backends.transformers import load
+from agents.prompting import load_prompts
 from shared.errors import ItemError
 from tests.unit.agents.tiny_checkpoints import write_text_checkpoint, write_vision_checkpoint
 
@@ -157,3 +158,11 @@ def test_a_text_cannot_end_its_own_embedding() -> None:
         assert not isinstance(short, ItemError)
         assert not isinstance(long, ItemError)
         assert abs(float(short @ long)) < 0.999
+
+
+@pytest.mark.parametrize("name", ["standard", "compact"])
+def test_the_shipped_prompts_hold_nothing_that_is_changed(name: str) -> None:
+    controls = ControlTokens()
+    for template in load_prompts(name).templates.values():
+        assert controls.inert(template.text) == template.text
+        assert controls.inert(template.system) == template.system

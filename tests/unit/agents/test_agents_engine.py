@@ -86,6 +86,8 @@ async def test_time_counts_from_when_work_begins_not_from_when_it_queues(engine:
     assert engine.busy_for_s > 0
     await asyncio.sleep(0.25)
     assert engine.is_hung
+    (reason,) = Health(engine, canary_s=0).why_model_not_ready()
+    assert "limit 0.2 s" in reason
     release.set()
     await asyncio.gather(first, second)
     assert engine.busy_for_s == 0

@@ -71,3 +71,11 @@ def test_standard_prompts_begin_with_more_constant_words_than_a_cache_block(skil
     # Engines share the pass over an image between its questions in blocks of 16 tokens.
     constant = load_prompts("standard")[skill].text.partition("$")[0]
     assert len(constant.split()) >= 16
+
+
+@pytest.mark.parametrize("text", ["$question ${caption} $$", "\0question\0", "{0} %s \\1", ""])
+def test_a_field_is_never_read_as_a_template(text: str) -> None:
+    template = load_prompts("compact")["verify_caption"]
+    assert template.fill(question=text, caption="C") == template.fill(
+        question="QQQ", caption="C"
+    ).replace("QQQ", text)

@@ -32,6 +32,16 @@ async def test_requests_of_one_tick_leave_in_one_send() -> None:
     assert bus.sends == [[f"run/1/q/imagine/{n}" for n in range(5)]]
 
 
+async def test_more_requests_than_a_stream_may_hold_leave_in_parts() -> None:
+    bus = FakeBus(echo)
+    settings = Settings(ask_timeout_s=5.0, queue_limit=12)
+    async with AgentsClient(bus, "run", 1, settings) as agents:
+        await asyncio.gather(
+            *(agents.ask("q", "imagine", str(n), ImagineText(f"text {n}")) for n in range(7))
+        )
+    assert [len(sent) for sent in bus.sends] == [3, 3, 1]
+
+
 async def test_a_lost_message_is_asked_again_under_the_same_id() -> None:
     def lose_first(request: RequestMessage, reply: ReplyMessage) -> list[ReplyMessage]:
         return [] if request.attempt == 1 else [reply]

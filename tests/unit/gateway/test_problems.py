@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import httpx
 import pytest
 
@@ -103,6 +105,16 @@ async def test_without_redis_the_gateway_says_so_and_recovers(api: Api) -> None:
     # When it is back, so is the gateway
     api.benchmarks.redis_away = api.board.redis_away = False
     assert (await api.http.post("/v1/benchmarks", json=DEMO)).status_code == 202
+
+
+async def test_a_full_disk_is_told_as_such(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "/volume/runs")
+
+    monkeypatch.setattr(api.benchmarks, "submit", full)
+    body = problem(await api.http.post("/v1/benchmarks", json=DEMO), 507, "disk-full")
+    assert "/volume/runs" in str(body["detail"])
+    assert "make room" in str(body["detail"])
 
 
 async def test_a_defect_is_a_problem_without_its_insides(

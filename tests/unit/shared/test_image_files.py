@@ -139,6 +139,15 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
         assert any(f"{wrong}.jpg: not a regular file" in reason for reason in refused)
 
 
+def test_a_link_to_what_is_no_image_tells_nothing_of_it(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("root:x:0:0")
+    (tmp_path / "image.jpg").symlink_to(secret)
+    with pytest.raises(ItemError) as raised:
+        read_image(ImageFile(tmp_path / "image.jpg", "0" * 64))
+    assert "root" not in str(raised.value).replace(str(tmp_path), "")
+
+
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     with path.open("wb") as file:
