@@ -83,10 +83,11 @@ class _Pending:
 class AgentsClient:
     """The coordinator's side of the bus; use as `async with AgentsClient(...) as agents`.
 
-    Requests issued in the same tick of the event loop leave in one `send`. A request without an
-    answer after `ask_timeout_s` is asked again under the same id (Redis may have lost it), at most
-    `ask_attempts` times in all; after an outage of Redis everything is asked again at once, which
-    is nobody's failed attempt. A second answer to an id is counted and ignored.
+    Requests issued in the same tick of the event loop leave in one `send`, unless they would take
+    more than a quarter of a stream. A request without an answer after `ask_timeout_s` is asked
+    again under the same id (Redis may have lost it), at most `ask_attempts` times in all; after an
+    outage of Redis everything is asked again at once, which is nobody's failed attempt. A second
+    answer to an id is counted and ignored.
 
     Attributes:
         duplicates: replies ignored because nobody waited for their id (any more).
@@ -108,6 +109,8 @@ class AgentsClient:
         self._tag = tag_of(job_id, epoch)
         self._settings = settings
         self._priority: Priority = priority
+        # What is sent together must fit into a stream, and should not wait for it to be empty.
+        self._most_at_once = max(1, settings.queue_limit // 4)
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
         self._outbox: list[_Pending] = []
@@ -186,8 +189,12 @@ class AgentsClient:
             live = [pending for pending in posted if not pending.future.done()]
             if not live:
                 continue
+            requests = [pending.request for pending in live]
             try:
-                await self._bus.send([pending.request for pending in live], self._priority)
+                for first in range(0, len(requests), self._most_at_once):
+                    await self._bus.send(
+                        requests[first : first + self._most_at_once], self._priority
+                    )
             except _REDIS_IS_AWAY as error:
                 logger.warning("sending failed (%s), trying again in %.1f s", error, back_off_s)
                 await asyncio.sleep(back_off_s)

@@ -257,6 +257,7 @@ class _Run:
                 caption_of=database.captions.__getitem__,
                 exclude_reference=benchmark.protocol.exclude_reference,
                 verify_chunk=settings.verify_chunk,
+                rows=len(database),
             )
             answer = query_answerer(queries, self._store.states, ask, space, knobs)
             await self._answer(queries, answer)

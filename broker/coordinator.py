@@ -35,6 +35,7 @@ from shared.datasets import Query
 from shared.dialogues import NOTHING_SAID, Dialogue, dialogue_before
 from shared.errors import ItemError
 from shared.knobs import Knobs
+from shared.ranking import decode_list
 
 Answer = TypeVar("Answer", bound=Result)
 First = TypeVar("First")
@@ -52,6 +53,7 @@ class SearchSpace:
         caption_of: row -> caption, None where captioning failed.
         exclude_reference: the protocol takes the reference image out of the ranking.
         verify_chunk: candidates per verification message.
+        rows: how many rows the gallery has; an answer that ranks others is refused.
     """
 
     gallery: str
@@ -60,6 +62,7 @@ class SearchSpace:
     caption_of: Callable[[int], str | None]
     exclude_reference: bool
     verify_chunk: int
+    rows: int = 2**31 - 1
 
 
 async def answer_query(
@@ -181,11 +184,25 @@ class _Parts:
     ) -> tuple[GalleryRanked, GalleryRanked | None]:
         """The gallery's best by every list, and the same of the query's subset, if it has one."""
         body = rank_request(self._query, text, image, self._space, self._knobs, self._dialogue)
-        ranked = self._ask("rank", "0", body, GalleryRanked)
+        ranked = self._ranked("0", body)
         if not self._query.subset_ids:
             return await ranked, None
         of_subset = replace(body, subset_rows=subset_rows(self._query, self._space))
-        return await both(ranked, self._ask("rank", "subset", of_subset, GalleryRanked))
+        return await both(ranked, self._ranked("subset", of_subset))
+
+    async def _ranked(self, part: str, body: RankGallery) -> GalleryRanked:
+        """What does not fit the gallery is refused here: it would end the whole run later."""
+        answer = await self._ask("rank", part, body, GalleryRanked)
+        if [one.name for one in answer.lists] != [one.name for one in body.lists]:
+            raise ItemError("rank was answered with other lists than were asked for")
+        for one in answer.lists:
+            rows = decode_list(one).rows
+            strange = rows[(rows < 0) | (rows >= self._space.rows)]
+            if len(strange):
+                raise ItemError(f"list {one.name!r} has row {strange[0]}, which is no image")
+            if len(set(rows.tolist())) != len(rows):
+                raise ItemError(f"list {one.name!r} has a row twice")
+        return answer
 
     async def propose(
         self, text: TextImagined | None, image: ImageImagined | None

@@ -45,6 +45,12 @@ class Verification(_Record, frozen=True):
     p_yes: bytes
     failures: tuple[tuple[int, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        row_bytes, answer_bytes = len(self.rows), len(self.p_yes)
+        fits = answer_bytes == 0 if row_bytes == 0 else answer_bytes % row_bytes == 0
+        if row_bytes % 4 or not fits:
+            raise ValueError(f"{answer_bytes} bytes of answers about {row_bytes} bytes of rows")
+
     def table(self) -> tuple[Rows, Scores]:
         """rows (n,), int32 and P(yes) (n, questions), float32."""
         rows = np.frombuffer(self.rows, dtype="<i4")

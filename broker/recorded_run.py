@@ -156,5 +156,6 @@ def open_surroundings(settings: Settings, run: RecordedRun) -> Surroundings:
         caption_of=database.captions.__getitem__,
         exclude_reference=benchmark.protocol.exclude_reference,
         verify_chunk=settings.verify_chunk,
+        rows=len(database),
     )
     return Surroundings(RunQuestions(benchmark, queries, gallery, run.knobs), database, space)

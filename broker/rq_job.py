@@ -41,6 +41,9 @@ class BenchmarkJob(Job):  # type: ignore[misc]
     the coordinator; this is where that ends.
     """
 
+    meta: Any
+    data: Any
+
     @classmethod
     def fetch(cls, id: str, connection: Redis | None = None, serializer: Any = None) -> Job:  # noqa: A002
         """Raises: NoSuchJobError: there is none, or what there is is no job."""
@@ -98,19 +101,24 @@ def throw_junk_out(queue: Queue) -> None:
         (queue.deferred_job_registry.key, b"zset", _ID),
         (queue.canceled_job_registry.key, b"zset", _ID),
     ):
-        found = queue.connection.type(key)
-        if found not in (kind, b"none"):
-            logger.error("%s is a %s, not a %s: removed", key, found.decode(), kind.decode())
-            queue.connection.delete(key)
+        _throw_junk_out_of(queue.connection, key, kind, entry)
+
+
+def _throw_junk_out_of(redis: Any, key: str, kind: bytes, entry: re.Pattern[bytes]) -> None:
+    found = redis.type(key)
+    if found not in (kind, b"none"):
+        logger.error("%s is a %s, not a %s: removed", key, found.decode(), kind.decode())
+        redis.delete(key)
+        return
+    entries = redis.lrange(key, 0, -1) if kind == b"list" else redis.zrange(key, 0, -1)
+    for junk in entries:
+        if entry.fullmatch(junk):
             continue
-        read, remove = (
-            (queue.connection.lrange, lambda junk, key=key: queue.connection.lrem(key, 1, junk))
-            if kind == b"list"
-            else (queue.connection.zrange, lambda junk, key=key: queue.connection.zrem(key, junk))
-        )
-        for junk in [each for each in read(key, 0, -1) if not entry.fullmatch(each)]:
-            logger.error("an entry of %s is no job: %.100r", key, junk)
-            remove(junk)
+        logger.error("an entry of %s is no job: %.100r", key, junk)
+        if kind == b"list":
+            redis.lrem(key, 1, junk)
+        else:
+            redis.zrem(key, junk)
 
 
 def _wrong_kind_of_key(error: RedisError) -> bool:

@@ -251,6 +251,7 @@ class Searcher:
             caption_of=opened.database.captions.__getitem__,
             exclude_reference=True,  # who asks for a change does not want the same image back
             verify_chunk=self._settings.verify_chunk,
+            rows=len(opened.database),
         )
 
     async def _client(self) -> AgentsClient:

@@ -29,6 +29,7 @@ from gateway.records import (
     SubmissionList,
 )
 from shared.errors import PermanentError, TransientError
+from shared.settings import mask_secrets
 
 Answer = TypeVar("Answer", bound=Record)
 
@@ -230,8 +231,8 @@ class GatewayClient:
             yield
         except httpx.TransportError as error:
             raise GatewayUnreachableError(
-                f"no gateway answers at {self.url} ({error}): start one with `xr up`, "
-                "or name another with --gateway or XR_GATEWAY_URL"
+                f"no gateway answers at {mask_secrets(self.url)} ({error}): start one with "
+                "`xr up`, or name another with --gateway or XR_GATEWAY_URL"
             ) from error
 
 
@@ -245,6 +246,6 @@ def _refusal(response: httpx.Response) -> GatewayError:
                 type="about:blank",
                 title=response.reason_phrase,
                 status=status,
-                detail=f"{response.request.url} answered {status}: {text}",
+                detail=f"{mask_secrets(str(response.request.url))} answered {status}: {text}",
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from shared.errors import PermanentError, TransientError, XRError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:xr:problem:"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 REDIS_AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 _log = logging.getLogger(__name__)
 
@@ -86,6 +88,13 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_redis_refusal(request: Request, error: Exception) -> JSONResponse:
         detail = f"Redis refuses the command ({error}): see its memory, disk and access rights"
         return problem(request, 503, "redis-refuses", detail, headers={"Retry-After": "5"})
+
+    @app.exception_handler(OSError)
+    async def on_full_disk(request: Request, error: OSError) -> JSONResponse:
+        if error.errno not in _DISK_FULL:
+            return await on_defect(request, error)
+        detail = f"{error.filename or 'the shared folder'}: {error.strerror}: make room there"
+        return problem(request, 507, "disk-full", detail)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:

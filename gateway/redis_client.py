@@ -10,7 +10,7 @@ import redis.asyncio.retry
 import redis.retry
 from redis.backoff import ConstantBackoff
 
-from shared.errors import ConfigurationError
+from shared.bus.connection import wrong_url
 from shared.settings import Settings
 
 _ANSWER_WITHIN_S = 3.0
@@ -25,8 +25,8 @@ def gateway_redis(settings: Settings) -> redis.asyncio.Redis:
     retry = redis.asyncio.retry.Retry(ConstantBackoff(0.01), 1)
     try:
         return redis.asyncio.Redis.from_url(settings.redis_url, retry=retry, **_options())
-    except ValueError as error:
-        raise ConfigurationError(f"XR_REDIS_URL: {error}") from error
+    except ValueError:
+        raise wrong_url() from None
 
 
 def blocking_redis(settings: Settings) -> redis.Redis:
@@ -34,8 +34,8 @@ def blocking_redis(settings: Settings) -> redis.Redis:
     retry = redis.retry.Retry(ConstantBackoff(0.01), 1)
     try:
         return redis.Redis.from_url(settings.redis_url, retry=retry, **_options())
-    except ValueError as error:
-        raise ConfigurationError(f"XR_REDIS_URL: {error}") from error
+    except ValueError:
+        raise wrong_url() from None
 
 
 def _options() -> dict[str, Any]:

@@ -83,17 +83,17 @@ def read_content(path: str | Path) -> bytes:
     except (OSError, ValueError) as error:
         raise ItemError(f"file cannot be read: {error}") from error
     try:
-        _checked_stamp(os.fstat(descriptor))
+        size = _checked_stamp(os.fstat(descriptor)).size
         with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(MAX_BYTES + 1)  # it may have grown since
+            content = file.read(size + 1)
     except OSError as error:
         raise ItemError(f"file cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
     if not content:
         raise ItemError("the file is empty")
-    if len(content) > MAX_BYTES:
-        raise ItemError(f"file of more than {MAX_BYTES} bytes")
+    if len(content) != size:
+        raise ItemError("the file is being written; read it again when it is whole")
     return content
 
 

@@ -20,7 +20,10 @@ _COUNTS = (
 )
 _DURATIONS = ("ask_timeout_s", "lease_s", "engine_timeout_s")
 _LONGEST = 1e6
-_SECRET_IN_URL = re.compile(r"(?<=://)([^@/]*)(?=@)")
+_SECRETS = re.compile(
+    r"(?<=://)\S*(?=@)|(?<=[?&]password=)[^&\s]*|(?<=[?&]username=)[^&\s]*", re.IGNORECASE
+)
+"""Up to the last @: a password may hold a slash or an @ that nobody has escaped."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,9 +119,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The settings for printing: credentials in URLs replaced by ***."""
         shown = msgspec.to_builtins(self, enc_hook=str)
         return {
-            name: _SECRET_IN_URL.sub("***", value) if isinstance(value, str) else value
+            name: mask_secrets(value) if isinstance(value, str) else value
             for name, value in shown.items()
         }
+
+    def __repr__(self) -> str:
+        return f"Settings({self.masked()})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return list(self.masked().items())
 
     @property
     def image_db_folder(self) -> Path:
@@ -131,6 +140,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def runs_folder(self) -> Path:
         return self.home / "runs"
+
+
+def mask_secrets(text: str) -> str:
+    """`text` with the credentials of URLs in it replaced by ***."""
+    return _SECRETS.sub("***", text)
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:

@@ -21,6 +21,7 @@ from agents.backends.images import read_image
 from agents.backends.known_images import KnownImages
 from agents.urgency import Urgency, urgency
 from shared.errors import ConfigurationError, ItemError, TransientError
+from shared.settings import mask_secrets
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
 _TOP_LOGPROBS = 20
@@ -236,7 +237,7 @@ def load(
     )
     loop = EngineLoop("openai")
     try:
-        loop.run(_check_model(client, url, checkpoint))
+        loop.run(_check_model(client, mask_secrets(url), checkpoint))
     except ConfigurationError:
         loop.run(client.aclose())
         loop.close()

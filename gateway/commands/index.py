@@ -174,29 +174,35 @@ def _print_build(view: BenchmarkView, as_json: bool) -> None:
 
 
 def _databases_table(inventory: Inventory) -> Table:
+    """Databases as rows; nothing is cut, however narrow the terminal."""
+    numbers = ("images", "captions", "failed", "size", "runs")
+    names = ("key", "data set", "state", *numbers, "captioner", "CLIP", "last used")
+    rows = [_cells(entry) for entry in inventory.databases]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("key", "data set", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("images", "captions", "failed"):
-        table.add_column(name, justify="right")
-    for name in ("captioner", "CLIP"):
-        table.add_column(name)
-    for name in ("size", "runs"):
-        table.add_column(name, justify="right")
-    table.add_column("last used", no_wrap=True)
-    for entry in inventory.databases:
-        table.add_row(
-            entry.key[:_KEY_SHOWN],
-            ", ".join(entry.datasets) or "-",
-            entry.state if not entry.retries else f"{entry.state}, version {entry.retries + 1}",
-            *_counts(entry),
-            entry.captioner or "-",
-            entry.clip or "-",
-            _size(entry.size_bytes),
-            str(len(entry.runs)),
-            entry.last_used[:16].replace("T", " "),
+    for column, name in enumerate(names):
+        table.add_column(
+            name,
+            justify="right" if name in numbers else "left",
+            no_wrap=True,
+            min_width=max(len(name), *(len(row[column]) for row in rows), 0),
         )
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def _cells(entry: DatabaseEntry) -> tuple[str, ...]:
+    return (
+        entry.key[:_KEY_SHOWN],
+        ", ".join(entry.datasets) or "-",
+        f"{entry.state}, version {entry.retries + 1}" if entry.retries else entry.state,
+        *_counts(entry),
+        _size(entry.size_bytes),
+        str(len(entry.runs)),
+        entry.captioner or "-",
+        entry.clip or "-",
+        entry.last_used[:16].replace("T", " "),
+    )
 
 
 def _counts(entry: DatabaseEntry) -> tuple[str, str, str]:

@@ -9,10 +9,12 @@ import typer
 from rich.table import Table
 
 from broker.submission import RunDiff, diff_runs, replay_run
+from gateway.client import GatewayError
 from gateway.commands import output
 from gateway.commands.benchmarks import follow, print_run
 from gateway.commands.knob_options import given, with_knobs
 from gateway.commands.options import GatewayOption, JsonOption, connect
+from gateway.records import TERMINAL_STATES
 from shared.settings import load_settings
 
 runs_app = typer.Typer(help="Look at benchmark runs, and study them.", no_args_is_help=True)
@@ -51,9 +53,18 @@ def resume_run(
     gateway: GatewayOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a failed or cancelled run up again where it was, and follow it."""
+    """Take a failed, cancelled or lost run up again where it was, and follow it.
+
+    One that goes on by itself is only followed.
+    """
     with connect(gateway) as client:
-        client.resume(benchmark_id)
+        try:
+            client.resume(benchmark_id)
+        except GatewayError as refusal:
+            state = client.benchmark(benchmark_id).state
+            if state in TERMINAL_STATES:
+                raise
+            output.notes.print(f"run {benchmark_id} is {state}: {refusal}", highlight=False)
         print_run(follow(client, benchmark_id), as_json)
 
 

@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 from shared.bus import keys, scripts
 from shared.bus.connection import command
 
+INTERACTIVE = 1
+"""The number of the stream hi."""
 _SET_ASIDE_KEPT = 10_000
 _LONG_LAPSED_MS = 24 * 3600 * 1000
 
@@ -18,7 +20,7 @@ class Claim(NamedTuple):
     """A message in one consumer's hand.
 
     Attributes:
-        stream: 1 = hi, 2 = lo.
+        stream: INTERACTIVE = hi, 2 = lo.
         entry_id: its entry in that stream.
         payload: the message's bytes, not yet validated.
         job_id: as its sender noted it beside the message.
@@ -41,7 +43,7 @@ class Taken(NamedTuple):
     """What a script has put into a consumer's hand.
 
     Attributes:
-        claims: in the order of the stream, hi before lo.
+        claims: in the order of the stream.
         cancelled: which of their jobs (and of others asked about) are cancelled.
         now_ms: Unix time by the clock of Redis.
     """

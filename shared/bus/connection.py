@@ -64,8 +64,19 @@ def connect(redis_url: str) -> Redis:
             retry=Retry(ConstantBackoff(0.01), 1),
             **keep_alive,
         )
-    except ValueError as error:
-        raise ConfigurationError(f"XR_REDIS_URL: {error}") from error
+    except ValueError:
+        raise wrong_url() from None
+
+
+def wrong_url() -> ConfigurationError:
+    """For a URL the client library refuses. What it says may quote the password, so it is left out.
+
+    Raise it `from None`, for the same reason.
+    """
+    return ConfigurationError(
+        "XR_REDIS_URL is no URL of a Redis: redis://, rediss:// or unix://, then user, password and"
+        " place; in a password, special characters are written as %XX (a slash is %2F)"
+    )
 
 
 async def command(redis: Redis, *words: str | bytes | int | float) -> Any:

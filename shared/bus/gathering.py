@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from shared.bus.claims import Claim, Claims, Taken
+from shared.bus.claims import INTERACTIVE, Claim, Claims, Taken
 
 
 class Gathering:
@@ -24,7 +24,7 @@ class Gathering:
         self._quiet = False  # messages come one by one: it pays to block first, and not to wait
 
     async def gather(self, *, may_block: bool) -> Taken:
-        """As many messages as wait, at most `max_batch`.
+        """As many messages as wait, at most `max_batch`; interactive ones by themselves, at once.
 
         Polls instead of blocking for milliseconds: on an idle server a short block takes as long as
         the server's timer.
@@ -43,8 +43,8 @@ class Gathering:
             unchecked = {claim.job_id for claim in claims}
         woken = bool(unchecked)
         end = time.monotonic() + self._max_wait_s
-        while unchecked or (len(taken.claims) < self._max_batch and time.monotonic() < end):
-            room = max(self._max_batch - len(taken.claims), 0)
+        while unchecked or (self._room(taken) and time.monotonic() < end):
+            room = self._room(taken)
             if room and self._max_wait_s and not self._quiet:
                 await asyncio.sleep(self._max_wait_s / 2)
             more = await self._claims.take(room, unchecked)
@@ -55,3 +55,9 @@ class Gathering:
             self._quiet = False
         self._quiet = woken and len(taken.claims) == 1
         return taken
+
+    def _room(self, taken: Taken) -> int:
+        """How many more messages the batch may take: none beside an interactive one."""
+        if any(claim.stream == INTERACTIVE for claim in taken.claims):
+            return 0
+        return max(self._max_batch - len(taken.claims), 0)

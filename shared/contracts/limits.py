@@ -10,7 +10,9 @@ from typing import Annotated
 from msgspec import Meta
 
 MAX_TEXT_CHARACTERS = 10_000
-"""Of a modification text, and of a question put to a candidate."""
+"""Of a modification text."""
+MAX_QUESTION_CHARACTERS = 2 * MAX_TEXT_CHARACTERS
+"""Of a question put to a candidate, which may quote the text."""
 MAX_PROMPT_CHARACTERS = 200_000
 """Of a whole prompt, so that no engine tokenises what no context could hold."""
 MAX_QUERY_ID_CHARACTERS = 512
@@ -30,7 +32,8 @@ Address = Annotated[str, Meta(max_length=MAX_ADDRESS_CHARACTERS)]
 QueryId = Annotated[str, Meta(max_length=MAX_QUERY_ID_CHARACTERS)]
 Row = Annotated[int, Meta(ge=0, lt=2**31)]
 Rows = Annotated[tuple[Row, ...], Meta(max_length=MAX_ROWS)]
-Questions = Annotated[tuple[Text, ...], Meta(max_length=MAX_QUESTIONS)]
+Question = Annotated[str, Meta(max_length=MAX_QUESTION_CHARACTERS)]
+Questions = Annotated[tuple[Question, ...], Meta(max_length=MAX_QUESTIONS)]
 
 
 def too_long(what: str, text: str, at_most: int) -> str:

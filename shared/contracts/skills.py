@@ -91,6 +91,10 @@ class RankedList(Value, frozen=True):
     rows: bytes
     scores: bytes
 
+    def __post_init__(self) -> None:
+        if len(self.rows) % 4 or len(self.rows) != len(self.scores):
+            raise ValueError(f"{len(self.rows)} bytes of rows, {len(self.scores)} of scores")
+
 
 # --- imagination ----------------------------------------------------------------------------------
 
