@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-_named: WeakSet[BoundedCache[Any, Any]] = WeakSet()
+
+class Counted(Protocol):
+    """A cache that counts what is found in it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def hits(self) -> int: ...
+
+    @property
+    def misses(self) -> int: ...
+
+
+_named: WeakSet[Counted] = WeakSet()
+
+
+def count_in_metrics(cache: Counted) -> None:
+    """Show a cache in the metrics and heartbeats of this process, as long as it lives."""
+    _named.add(cache)
 
 
 def counted_caches() -> dict[str, tuple[int, int]]:
@@ -34,7 +53,7 @@ class BoundedCache(Generic[Key, Value]):
         self.name = name
         self.hits = self.misses = 0
         if name:
-            _named.add(self)
+            count_in_metrics(self)
         self._capacity = capacity
         self._used = 0
         self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()

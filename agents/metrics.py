@@ -19,10 +19,11 @@ from agents.health import Health
 from shared.bus.consumer import Consumer
 
 _COUNTERS = {
-    "messages": ("messages", "Requests answered, as failures too."),
+    "answered": ("messages", "Requests answered, as failures too."),
     "failures": ("failures", "Requests answered with a failure."),
     "redelivered": ("redelivered", "Messages taken over from workers that died or froze."),
-    "dead_letters": ("dead_lettered", "Messages given up."),
+    "retried": ("retried", "Requests asked before, without an answer or with a passing failure."),
+    "dead_lettered": ("dead_lettered", "Messages given up."),
     "parked": ("parked", "Malformed messages set aside."),
     "late": ("late", "Answers not recorded, as somebody else had taken the message over."),
     "handed_back": ("handed_back", "Messages let go of unanswered when stopping."),

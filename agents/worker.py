@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from agents.backends.contract import EmbeddingModel, LanguageModel
+from agents.caching import counted_caches
 from agents.engine import Engine
 from agents.health import Health
 from agents.imagination.skills import ImaginationAgent
@@ -132,6 +133,7 @@ async def serve(
                 max_deliveries=settings.max_deliveries,
                 identity=agent.identity,
                 is_ready=lambda: not health.why_model_not_ready(),
+                caches=counted_caches,
             )
             for agent in prepared.agents
         ]

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Queue, Retry, Worker
 from rq.exceptions import NoSuchJobError
@@ -20,6 +21,7 @@ from rq.executions import Execution
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.registry import BaseRegistry
+from rq.worker_registration import register
 
 from broker.rq_job import BenchmarkJob, throw_junk_out, well_formed_id
 from broker.run_guards import InterruptedRunError
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 _WORKER_TTL_S = 17
 """RQ waits for jobs 15 s less than this, and looks after abandoned ones in between."""
+_LISTED_S = 20
 _MAINTENANCE_INTERVAL_S = 2
 _MONITORING_INTERVAL_S = 4
 _MAINTENANCE_LOCK_S = 10
@@ -147,6 +150,12 @@ class BenchmarkWorker(Worker):  # type: ignore[misc]
     def every(cls, redis: Redis) -> list[Worker]:
         """All registered workers, as Redis has them, to look at."""
         return list(Worker.all(connection=redis, serializer=MsgpackSerializer))
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """RQ lists a dead worker for 60 s more, and one whose Redis was emptied never again."""
+        super().heartbeat(_LISTED_S, pipeline)
+        register(self, pipeline)
+        self.set_state(self.get_state(), pipeline)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Three beats; RQ adds 60 s to one."""

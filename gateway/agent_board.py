@@ -25,15 +25,14 @@ _COUNTS = {
     "failures": "failures",
     "batches": "batches",
     "redelivered": "redelivered",
+    "retried": "retried",
     "dead_lettered": "dead_lettered",
     "parked": "parked",
     "late": "late",
     "handed_back": "handed_back",
     "too_new": "too_new",
-    "cache_hits": "cache_hits",
-    "cache_misses": "cache_misses",
 }
-"""Name of a count -> the heartbeat's field; a worker of another version may lack some."""
+"""Name of a count -> the heartbeat's field."""
 
 
 class RedisAgentBoard:
@@ -82,7 +81,8 @@ def _worker(beat: LiveAgent) -> WorkerView:
         in_flight=beat.in_flight,
         busy_share=round(beat.busy_share, 3),
         batch_fill=round(beat.batch_fill, 3),
-        counts={name: getattr(beat, at) for name, at in _COUNTS.items() if hasattr(beat, at)},
+        counts={name: getattr(beat, at) for name, at in _COUNTS.items()},
+        caches=beat.caches,
     )
 
 

@@ -55,7 +55,7 @@ class LocalStack:
             services.append(_redis_service(redis_folder, redis_port))
         services += [
             Service("gateway", _python("gateway.cli", "gateway"), self._gateway_answers, stage=1),
-            Service("coordinator", _python("broker"), stage=2),
+            Service("coordinator", _python("broker"), self._has_coordinator, stage=2),
         ]
         for agent in get_args(AgentName):
             services += [
@@ -119,6 +119,12 @@ class LocalStack:
         except (GatewayUnreachableError, GatewayError):
             return False
         return True
+
+    def _has_coordinator(self) -> bool:
+        try:
+            return self._client.readiness().coordinators > 0
+        except (GatewayUnreachableError, GatewayError):
+            return False
 
     def _has_workers(self, agent: str, wanted: int) -> bool:
         """Whether so many workers of an agent have passed their warm-up and take work."""

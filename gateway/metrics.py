@@ -14,7 +14,7 @@ from gateway.ports import Services
 from gateway.records import AgentView, CoordinatorsView
 
 _QUEUE_GAUGES = {
-    "xr_queue_depth": ("waiting", "messages not taken yet"),
+    "xr_queue_lag": ("waiting", "messages not taken yet"),
     "xr_queue_pending": ("pending", "messages being worked on"),
     "xr_queue_oldest_age_seconds": ("oldest_age_s", "age of the oldest message without an answer"),
     "xr_dead_letters": ("dead", "messages given up"),
@@ -62,6 +62,13 @@ async def state_of_the_system(services: Services) -> CollectorRegistry:
 
 
 def _of_agents(agents: Sequence[AgentView]) -> Iterable[Metric]:
+    depth = GaugeMetricFamily(
+        "xr_queue_depth", "messages without an answer: the lag and those being worked on",
+        labels=["agent"],
+    )  # fmt: skip
+    for view in agents:
+        depth.add_metric([view.agent], view.waiting + view.pending)
+    yield depth
     for name, (field, what) in _QUEUE_GAUGES.items():
         queue = GaugeMetricFamily(name, what, labels=["agent"])
         for view in agents:
@@ -90,6 +97,22 @@ def _of_agents(agents: Sequence[AgentView]) -> Iterable[Metric]:
                 if name in worker.counts:
                     counter.add_metric([view.agent, worker.worker], worker.counts[name])
         yield counter
+    yield from _caches(agents)
+
+
+def _caches(agents: Sequence[AgentView]) -> Iterable[Metric]:
+    labels = ["worker", "cache"]
+    hits = CounterMetricFamily("xr_agent_cache_hits", "values found in a cache", labels=labels)
+    misses = CounterMetricFamily(
+        "xr_agent_cache_misses", "values looked for in a cache and not found", labels=labels
+    )
+    # Agents that share a process share its caches: each process counts once.
+    processes = {worker.worker: worker.caches for view in agents for worker in view.details}
+    for worker, caches in processes.items():
+        for cache, (found, missed) in caches.items():
+            hits.add_metric([worker, cache], found)
+            misses.add_metric([worker, cache], missed)
+    yield from (hits, misses)
 
 
 def _of_coordinators(view: CoordinatorsView) -> Iterable[Metric]:

@@ -108,6 +108,9 @@ class WorkerView(Record):
     counts: dict[str, int] = Field(
         default_factory=dict, description="answered, failures, batches, redelivered and the like"
     )
+    caches: dict[str, tuple[int, int]] = Field(
+        default_factory=dict, description="hits and misses of its process's caches, by name"
+    )
 
 
 class AgentView(Record):
@@ -169,12 +172,14 @@ class DeadLetterList(Record):
 
 
 class Readiness(Record):
-    """Whether benchmarks would run now: Redis answers and each agent type has a living worker."""
+    """Whether benchmarks would run now: Redis answers, and a coordinator and a worker of each agent
+    type live."""
 
     ready: bool
     reasons: list[str] = Field(default_factory=list, description="what is in the way, if anything")
     redis: bool
     draining: bool = Field(default=False, description="this gateway is about to stop")
+    coordinators: int = Field(description="living coordinators")
     agents: dict[str, int] = Field(description="living workers by agent type")
 
 

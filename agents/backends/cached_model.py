@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from agents.backends.answer_cache import AnswerCache
 from agents.backends.contract import ChoiceRequest, GenerationRequest, LanguageModel, Prompt
+from agents.caching import count_in_metrics
 from shared.errors import ItemError
 
 Request = TypeVar("Request", ChoiceRequest, GenerationRequest)
@@ -28,7 +29,10 @@ class CachedModel:
 
     Attributes:
         counters: the engine's own, and cache_hits and cache_misses; since the start.
+        name: of this cache in the metrics.
     """
+
+    name = "answers"
 
     def __init__(self, model: LanguageModel, cache: AnswerCache) -> None:
         counters: Counter[str] | None = getattr(model, "counters", None)
@@ -37,6 +41,15 @@ class CachedModel:
         self._model = model
         self._cache = cache
         self._identity = json.dumps(model.describe(), sort_keys=True).encode()
+        count_in_metrics(self)
+
+    @property
+    def hits(self) -> int:
+        return self.counters["cache_hits"]
+
+    @property
+    def misses(self) -> int:
+        return self.counters["cache_misses"]
 
     def describe(self) -> dict[str, str]:
         """The model's own identity: a kept answer is that model's answer."""

@@ -21,19 +21,23 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(response: Response, services: ServicesDependency) -> Readiness:
-    """Whether benchmarks would run now; 503 when Redis or a whole agent type is missing, or this
-    gateway is about to stop; `reasons` says which."""
+    """Whether benchmarks would run now; 503 when Redis, the coordinators or a whole agent type are
+    missing, or this gateway is about to stop; `reasons` says which."""
     draining = services.draining.is_set()
     reasons = ["this gateway was told to stop and takes no new work"] if draining else []
     try:
         views = await services.board.agents()
+        jobs = await services.benchmarks.coordinators()
     except REDIS_AWAY as error:
         reasons.append(f"Redis cannot be reached: {error}")
         readiness = Readiness(
-            ready=False, reasons=reasons, redis=False, draining=draining, agents={}
+            ready=False, reasons=reasons, redis=False, draining=draining, coordinators=0, agents={}
         )
     else:
         alive = {view.agent: len(view.workers) for view in views}
+        coordinators = len(jobs.coordinators)
+        if not coordinators:
+            reasons.append("no coordinator is up")
         reasons += [f"no {agent} agent is up" for agent, workers in alive.items() if not workers]
         reasons += [
             f"no {view.agent} agent is ready: nothing passes through its model"
@@ -41,7 +45,12 @@ async def readyz(response: Response, services: ServicesDependency) -> Readiness:
             if view.details and not any(worker.ready for worker in view.details)
         ]
         readiness = Readiness(
-            ready=not reasons, reasons=reasons, redis=True, draining=draining, agents=alive
+            ready=not reasons,
+            reasons=reasons,
+            redis=True,
+            draining=draining,
+            coordinators=coordinators,
+            agents=alive,
         )
     response.status_code = 200 if readiness.ready else 503
     return readiness

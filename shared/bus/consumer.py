@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -74,11 +74,13 @@ class Consumer:
         max_deliveries: a message handed out this often without an answer is a dead letter.
         identity: the checkpoint served, for the heartbeat.
         is_ready: whether the model works, for the heartbeat.
+        caches: hits and misses of the process's caches by name, for the heartbeat.
         reads_version: the newest schema version it reads.
 
     Attributes:
         messages, failures: requests answered, of which as failures.
         redelivered: suspects taken over from other consumers.
+        retried: requests that were asked before, without an answer or with a passing failure.
         dead_lettered, parked: messages set aside.
         late: answers not recorded because somebody else had taken the message over.
         handed_back: messages let go of when stopping.
@@ -102,18 +104,19 @@ class Consumer:
         max_deliveries: int = 3,
         identity: str = "",
         is_ready: Callable[[], bool] = lambda: True,
+        caches: Callable[[], Mapping[str, tuple[int, int]]] = dict,
         reads_version: int = SCHEMA_VERSION,
     ) -> None:
         self.agent, self.worker, self.identity = agent, worker, identity
         self.name = f"{worker}-{secrets.token_hex(4)}"
-        self.messages = self.failures = self.redelivered = 0
+        self.messages = self.failures = self.redelivered = self.retried = 0
         self.dead_lettered = self.parked = self.late = self.handed_back = self.too_new = 0
         self.work = Workload()
         self.max_batch = max_batch
         self.redis_is_away = False
         self.last_batch_at_s: float | None = None
         self._redis, self._handler = redis, handler
-        self._is_ready, self._reads_version = is_ready, reads_version
+        self._is_ready, self._caches, self._reads_version = is_ready, caches, reads_version
         self._lease_s, self._max_deliveries = lease_s, max_deliveries
         self._claims = Claims(
             redis, agent, self.name, lease_s=lease_s, reply_expiry_s=_REPLY_KEPT_S
@@ -241,6 +244,7 @@ class Consumer:
                 expired = Failure("nobody waits for the answer any longer", retryable=True)
                 replies.append(self._reply(claim, request, expired))
             else:
+                self.retried += request.attempt > 1
                 open_requests.append((claim, request))
         if too_new:
             await self._leave_to_newer(too_new)
@@ -365,11 +369,13 @@ class Consumer:
             busy_share=busy_share,
             batch_fill=messages_per_batch / self.max_batch,
             redelivered=self.redelivered,
+            retried=self.retried,
             dead_lettered=self.dead_lettered,
             parked=self.parked,
             late=self.late,
             handed_back=self.handed_back,
             too_new=self.too_new,
+            caches=dict(self._caches()),
         )
 
     async def _recover(self, error: RedisError) -> None:

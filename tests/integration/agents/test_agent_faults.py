@@ -203,9 +203,9 @@ async def test_the_probes_of_a_process_tell_the_truth(
         await client.send([verify(gallery, "a", "Is it red?")])
         await answers(client, 1)
         figures = await metrics(port)
-        assert figures['xr_agent_messages_total{agent="question"}'] == 1
+        assert figures['xr_agent_answered_total{agent="question"}'] == 1
         assert figures['xr_agent_batch_seconds_count{agent="question"}'] == 1
-        assert figures['xr_agent_dead_letters_total{agent="question"}'] == 0
+        assert figures['xr_agent_dead_lettered_total{agent="question"}'] == 0
         assert figures["xr_agent_ready"] == 1
         # Red while Redis is away, green when it is back
         server.kill()

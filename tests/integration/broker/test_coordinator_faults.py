@@ -282,6 +282,22 @@ async def test_a_run_survives_that_redis_is_emptied_under_it(
     assert len(recorded(settings, run_id)) == QUERIES
 
 
+async def test_a_coordinator_is_listed_again_after_redis_was_emptied_and_not_long_after_its_death(
+    blocking_redis: BlockingRedis, coordinator: Coordinator
+) -> None:
+    process = coordinator()
+    await until(lambda: coordinators_now(blocking_redis).coordinators, "the coordinator")
+    blocking_redis.flushdb()
+    assert coordinators_now(blocking_redis).coordinators == []
+    await until(lambda: coordinators_now(blocking_redis).coordinators, "the coordinator again")
+    (one,) = coordinators_now(blocking_redis).coordinators
+    assert one.state == "idle"
+    process.kill()
+    await ended(process)
+    (entry,) = Worker.all(connection=blocking_redis)
+    assert 0 < blocking_redis.ttl(entry.key) <= 20
+
+
 async def test_the_number_of_an_owner_is_never_given_twice_though_redis_is_emptied(
     settings: Settings, redis: Redis
 ) -> None:

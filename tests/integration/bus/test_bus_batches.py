@@ -210,9 +210,14 @@ async def test_a_passing_trouble_of_the_handler_is_marked_as_worth_asking_again(
         raise TransientError("the engine is full")
 
     await client.send([request("a")])
-    async with start(busy):
+    async with start(busy) as consumer:
         (reply,) = await collect(client, 1)
-    assert reply.body == Failure("TransientError: the engine is full", retryable=True)
+        assert reply.body == Failure("TransientError: the engine is full", retryable=True)
+        assert consumer.retried == 0
+        # and is counted when somebody does
+        await client.send([request("a", attempt=2)])
+        await collect(client, 1)
+        assert consumer.retried == 1
 
 
 async def test_answers_of_the_wrong_number_or_kind_become_failures(

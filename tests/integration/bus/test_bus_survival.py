@@ -280,9 +280,11 @@ async def test_live_consumers_show_what_they_serve_and_vanish_when_they_stop(
     handler = Recorder()
     handler.released.clear()
     await client.send([request("a")])
-    async with start(handler, worker="host-1", identity="clip@3f2a"):
+    caches = {"texts": (6, 4)}
+    async with start(handler, worker="host-1", identity="clip@3f2a", caches=lambda: caches):
         await until(lambda: _is_alive(client))
         (agent,) = await client.live_agents()
+        assert agent.caches == caches
         assert (agent.agent, agent.worker, agent.identity) == (
             "similarity",
             "host-1",

@@ -153,7 +153,7 @@ async def test_heartbeats_of_other_versions_are_read_as_far_as_they_go(
         await until(lambda: _one_lives(client))
         (ours,) = await client.live_agents()
         fields: dict[str, Any] = msgspec.to_builtins(ours) | {"consumer": "z-later", "mood": "fine"}
-        for earlier in ("ready", "busy_share", "too_new"):
+        for earlier in ("ready", "busy_share", "too_new", "retried", "caches"):
             del fields[earlier]
         await redis.set(keys.heartbeat("z-later"), msgpack.packb(fields))
         await redis.set(keys.heartbeat("z-unreadable"), msgpack.packb({"agent": 7}))

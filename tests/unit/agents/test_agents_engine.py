@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -15,6 +17,7 @@ from agents.health import Health
 from agents.metrics import exposition
 from agents.watchdog import EXIT_STUCK, start_watchdog
 from shared.bus.asking import EngineDeadError
+from shared.bus.consumer import Consumer
 from shared.errors import TransientError
 
 
@@ -131,6 +134,23 @@ async def test_health_is_red_while_loading_stopping_or_without_a_sign_of_the_mod
     assert health.why_not_ready() == ["stopping"]
     assert health.why_not_alive() == []
     turning.cancel()
+
+
+async def test_an_agent_whose_loop_has_ended_is_neither_alive_nor_ready(engine: Engine) -> None:
+    async def broken() -> None:
+        raise RuntimeError("the loop broke")
+
+    health = Health(engine, canary_s=30)
+    engine.passed()
+    serving, ended = asyncio.create_task(asyncio.sleep(60)), asyncio.create_task(broken())
+    agents = [SimpleNamespace(agent=name, redis_is_away=False) for name in ("question", "clip")]
+    health.serving(cast(Sequence[Consumer], agents), [serving, ended])  # type: ignore[list-item]
+    assert health.why_not_ready() == []
+    await asyncio.wait([ended])
+    assert health.why_not_alive() == ["the loop of the clip agent has ended"]
+    assert health.why_not_ready() == ["the loop of the clip agent has ended"]
+    assert isinstance(ended.exception(), RuntimeError)
+    serving.cancel()
 
 
 async def test_metrics_of_a_process_that_still_loads_can_be_read(engine: Engine) -> None:

@@ -12,6 +12,7 @@ from agents.backends.answer_cache import DiskAnswers, RedisAnswers, TieredAnswer
 from agents.backends.cached_model import CachedModel
 from agents.backends.contract import ChoiceRequest, GenerationRequest, ImageFile, Prompt
 from agents.backends.zero_cost import ZeroCostLanguageModel
+from agents.caching import counted_caches
 from shared.errors import ItemError
 
 
@@ -66,6 +67,7 @@ def test_a_second_run_asks_the_engine_nothing_and_gets_the_same_bytes() -> None:
     assert model.choose(QUESTIONS) == first
     assert engine.asked == len(QUESTIONS)
     assert model.counters["cache_hits"] == model.counters["cache_misses"] == len(QUESTIONS)
+    assert counted_caches()["answers"] == (len(QUESTIONS), len(QUESTIONS))
 
 
 def test_only_what_is_missing_is_asked_and_comes_in_its_place() -> None:

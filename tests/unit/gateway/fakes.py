@@ -32,6 +32,9 @@ class FakeBenchmarks:
     def __init__(self) -> None:
         self.runs: dict[str, BenchmarkView] = {}
         self.keys: dict[str, str] = {}
+        self.coordinators_now = [
+            CoordinatorView(name="c-1", state="busy", heartbeat_age_s=1.5, benchmark_id="run-1")
+        ]
         self.redis_away = False
 
     def _check_redis(self) -> None:
@@ -67,8 +70,7 @@ class FakeBenchmarks:
 
     async def coordinators(self) -> CoordinatorsView:
         self._check_redis()
-        one = CoordinatorView(name="c-1", state="busy", heartbeat_age_s=1.5, benchmark_id="run-1")
-        return CoordinatorsView(waiting=2, delayed=1, coordinators=[one])
+        return CoordinatorsView(waiting=2, delayed=1, coordinators=self.coordinators_now)
 
     async def cancel(self, benchmark_id: str) -> BenchmarkView | None:
         self._check_redis()
@@ -132,7 +134,8 @@ class FakeBoard:
                         in_flight=1,
                         busy_share=0.5,
                         batch_fill=0.25,
-                        counts={"answered": 9, "redelivered": 2},
+                        counts={"answered": 9, "redelivered": 2, "retried": 1},
+                        caches={"texts": (6, 4)},
                     )
                 ],
             )

@@ -111,8 +111,16 @@ async def test_ready_means_every_agent_has_a_worker(api: Api) -> None:
         "reasons": ["no similarity agent is up"],
         "redis": True,
         "draining": False,
+        "coordinators": 1,
         "agents": {"imagination": 1, "similarity": 0, "question": 1},
     }
+
+
+async def test_without_a_living_coordinator_benchmarks_would_not_run(api: Api) -> None:
+    api.benchmarks.coordinators_now = []
+    response = await api.http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["reasons"] == ["no coordinator is up"]
 
 
 async def test_an_agent_whose_models_are_stuck_is_not_ready(api: Api) -> None:
@@ -170,13 +178,17 @@ async def test_metrics_tell_queues_runs_and_requests(api: Api) -> None:
     benchmark_id = await submit(api)
     await api.http.get(f"/v1/benchmarks/{benchmark_id}")
     text = (await api.http.get("/metrics")).text
-    assert 'xr_queue_depth{agent="question"} 3.0' in text
+    assert 'xr_queue_depth{agent="question"} 4.0' in text
+    assert 'xr_queue_lag{agent="question"} 3.0' in text
     assert 'xr_queue_pending{agent="question"} 1.0' in text
     assert 'xr_agent_workers{agent="similarity"} 1.0' in text
     assert 'xr_queue_oldest_age_seconds{agent="question"} 1.5' in text
     assert 'xr_agent_busy_share{agent="question",worker="question-1"} 0.5' in text
     assert 'xr_agent_batch_fill{agent="question",worker="question-1"} 0.25' in text
     assert 'xr_agent_redelivered_total{agent="question",worker="question-1"} 2.0' in text
+    assert 'xr_agent_retried_total{agent="question",worker="question-1"} 1.0' in text
+    assert 'xr_agent_cache_hits_total{cache="texts",worker="question-1"} 6.0' in text
+    assert 'xr_agent_cache_misses_total{cache="texts",worker="question-1"} 4.0' in text
     assert 'xr_benchmark_jobs{state="waiting"} 2.0' in text
     assert 'xr_coordinator_heartbeat_age_seconds{coordinator="c-1"} 1.5' in text
     assert 'xr_runs{state="queued"} 1.0' in text
