@@ -11,7 +11,7 @@ from pathlib import Path
 # The order of the imports is the order of the cases.
 # isort: off
 from tests.faults import cases_kills, cases_engines, cases_redis  # noqa: F401
-from tests.faults import cases_machine, cases_runs, cases_demo  # noqa: F401
+from tests.faults import cases_machine, cases_runs, cases_hostile, cases_demo  # noqa: F401
 
 # isort: on
 from tests.faults import page, report
