@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 from redis import Redis
 
+from broker.agents_client import tag_of
 from broker.run_keys import QUEUE_NAME
 from shared.bus import keys
 from tests.faults.catalogue import case
@@ -23,7 +24,9 @@ from tests.fuzz.payloads import hostile_payload
 from tests.fuzz.targets import REPLIES, REQUESTS
 
 _PER_STREAM = 10
-_INTERVAL_S = 0.2
+_INTERVAL_S = 0.5
+_CALL_MS = 50.0
+"""Short: what is still a message after the damage is answered, and takes its time."""
 _QUEUE = f"rq:queue:{QUEUE_NAME}"
 
 
@@ -37,14 +40,14 @@ def hostile_input(workplace: Workplace, name: str) -> Outcome:
     draw = workplace.draw(name)
     called = workplace.root / f"{name}-called"
     called.unlink(missing_ok=True)
-    with workplace.system(name) as system, system.redis() as redis:
+    with workplace.system(name, call_ms=_CALL_MS) as system, system.redis() as redis:
         before = _services(system)
         planted = _plant_jobs(redis, called)
         with WatchedRun.submit(system, workplace.task) as run:
             run.reach(0.02)
             sent = 0
             while run.recorded < 0.9 * workplace.task.queries:
-                sent += _send(redis, draw)
+                sent += _send(redis, run.id, draw)
                 time.sleep(_INTERVAL_S)
             planted += _plant_jobs(redis, called)
             run.end()
@@ -75,15 +78,15 @@ def _services(system: System) -> dict[str, int]:
     return {kind: system.pid(kind) for kind in (*AGENTS, "coordinator", "gateway", "redis")}
 
 
-def _send(redis: Redis, draw: random.Random) -> int:
+def _send(redis: Redis, run_id: str, draw: random.Random) -> int:
     """Some hostile messages for everybody who reads; how many for agents."""
     pipeline = redis.pipeline(transaction=False)
     streams = [stream for agent in AGENTS for stream in keys.request_streams(agent)]
     for stream in streams:
         for _ in range(_PER_STREAM):
             pipeline.xadd(stream, {"m": hostile_payload(draw, REQUESTS), "j": "hostile"})
-    for reply_list in redis.scan_iter(f"{keys.REPLY_PREFIX}*"):
-        pipeline.rpush(reply_list, *(hostile_payload(draw, REPLIES) for _ in range(_PER_STREAM)))
+    for _ in range(_PER_STREAM):
+        pipeline.rpush(keys.reply(tag_of(run_id, 1)), hostile_payload(draw, REPLIES))
     pipeline.execute()
     return len(streams) * _PER_STREAM
 

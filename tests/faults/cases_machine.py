@@ -109,7 +109,7 @@ def disk_full(workplace: Workplace, name: str) -> Outcome:
             with suppress(Exception):  # it may have gone on by itself
                 system.client.resume(run.id)
             problems = () if "space" in said.lower() else (f"the error does not say it: {said}",)
-            remark = f"the error: {said.splitlines()[0][:120]}"
+            remark = f"the error: {said.splitlines()[0].replace(str(run.folder), 'RUN')}"
             return run.judge(workplace.reference, room_at, remarks=(remark,), problems=problems)
 
 

@@ -38,7 +38,8 @@ def table(results: Sequence[Result], workplace: Workplace, measured_on: str) -> 
         "| recovery, s | | remarks |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    return "\n".join([*head, *(_row(result) for result in results)])
+    text = "\n".join([*head, *(_row(result) for result in results)])
+    return text.replace(str(workplace.root), "…")  # no path of one machine on the page
 
 
 def _row(result: Result) -> str:

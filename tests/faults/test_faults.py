@@ -216,7 +216,7 @@ def test_a_row_says_what_was_wrong(tmp_path: Path) -> None:
     shown = report.table(
         [
             result(Outcome(3, 3, 0, 4.25, ("2 in hand",))),
-            result(Outcome(3, 2, 1, None, (), ("a | b",))),
+            result(Outcome(3, 2, 1, None, (), (f"a | b in {tmp_path}/x",))),
             result(Outcome(skipped="needs root")),
         ],
         workplace,
@@ -227,7 +227,7 @@ def test_a_row_says_what_was_wrong(tmp_path: Path) -> None:
         f"| `some-case` | do harm | {SAME_BYTES} | 3 | 3 | 0 | 0 | 4.2 | held | 2 in hand |"
         in shown
     )
-    assert "| 3 | 2 | 1 | 1 | - | **FAILED** | a / b |" in shown
+    assert "| 3 | 2 | 1 | 1 | - | **FAILED** | a / b in …/x |" in shown
     assert "| skipped | needs root |" in shown
 
 
