@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -34,6 +35,7 @@ _SET_ASIDE_KEPT = 1_000
 _MOST_PER_SCRIPT = 512
 """Messages per script call: Redis serves nobody else while a script runs."""
 _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.002, 0.1
+_LOOK_INTERVAL_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +67,9 @@ class BusClient:
         queue_limit: a request stream holds at most this many messages; senders wait beyond it.
 
     Attributes:
-        outages: how often `receive` had to wait for Redis. What was under way may be lost with the
-            last second before a crash, and is worth asking for again.
+        outages: how often `receive` had to wait for Redis, or found it restarted meanwhile. What
+            was under way may be lost (with the last second before a crash, or with all data), and
+            is worth asking for again.
     """
 
     def __init__(self, redis: Redis, reply_to: str, queue_limit: int = 10_000) -> None:
@@ -76,6 +79,8 @@ class BusClient:
         self._outboxes: dict[str, deque[_Parcel]] = {}
         self._flushes: dict[str, asyncio.Task[None]] = {}
         self._receiving = Outage(redis)
+        self._server = ""
+        self._look_at_s = 0.0
         self.outages = 0
 
     async def send(
@@ -123,7 +128,7 @@ class BusClient:
             left_s = end - time.monotonic()
             try:
                 payloads = await self._pop(left_s, limit)
-                self.outages += self._receiving.over()
+                await self._notice_restart(self._receiving.over())
             except RedisError as error:
                 if key_is_misplaced(error):
                     logger.error("moved aside what lay in place of %s: %s", self.reply_to, error)
@@ -289,6 +294,18 @@ class BusClient:
             pipeline.lpop(self.reply_to, limit - 1)
         first, *rest = await pipeline.execute()
         return ([first[1]] if first else []) + (rest[0] or [] if rest else [])
+
+    async def _notice_restart(self, was_away: bool) -> None:
+        """Count an outage, also one so short that the connection was mended unnoticed."""
+        now = time.monotonic()
+        if now < self._look_at_s and not was_away:
+            return
+        server = self._server
+        with contextlib.suppress(RedisError):  # looked for again with the next replies
+            server = (await command(self.redis, "INFO", "server"))["run_id"]
+            self._look_at_s = now + _LOOK_INTERVAL_S
+        self.outages += was_away or self._server not in ("", server)
+        self._server = server
 
     async def _read(self, payload: bytes) -> ReplyMessage | None:
         """The reply; None when it was parked."""

@@ -116,6 +116,27 @@ async def test_a_redis_restarted_empty_is_served_again_and_what_was_lost_can_be_
     assert [reply.message_id for reply in replies] == ["a", "b", "c", "d"]
 
 
+async def test_a_restart_too_short_for_the_connection_to_break_is_noticed_all_the_same(
+    short_folder: Path,
+) -> None:
+    with PrivateRedis(short_folder, append_only=False) as server:
+        async with bus_on(server) as (_, client):
+            assert await client.receive(0.01) == []
+            server.kill()
+            server.start()
+            # The pool mends its connection without a word
+            await until(lambda: _has_noticed(client))
+            assert client.outages == 1
+            await asyncio.sleep(1.1)
+            assert await client.receive(0) == []
+            assert client.outages == 1
+
+
+async def _has_noticed(client: BusClient) -> bool:
+    await client.receive(0)
+    return client.outages > 0
+
+
 async def test_at_its_memory_limit_senders_wait_and_answers_still_go_out(
     short_folder: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
