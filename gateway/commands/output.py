@@ -23,9 +23,16 @@ from gateway.records import BenchmarkView, PhaseProgress
 from gateway.supervisor import ServiceStatus
 from shared.errors import ConfigurationError
 
+_NO_EDGE = 1000
+
 console = Console()
 notes = Console(stderr=True)
 """Progress and remarks go to standard error, so that results can be piped."""
+
+
+def print_wide(table: Table) -> None:
+    """A table as wide as it is: a pipe or a file has no edge, and a terminal may be scrolled."""
+    console.print(table, width=None if console.is_terminal else _NO_EDGE, crop=False)
 
 
 def print_json(value: Any) -> None:

@@ -33,6 +33,7 @@ from shared.contracts.skills import AgentName
 from shared.errors import ConfigurationError
 from shared.redis_server import PrivateRedis
 from shared.settings import Settings, load_settings
+from tests.unit.shared.index_scenes import contents
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES, SINGLE_QUERIES, DIALOGUES, ROUNDS = 40, 12, 3, 4
@@ -204,6 +205,9 @@ def test_a_replay_of_nothing_changed_has_the_files_of_the_live_run(
         "run": recorded, "after": "imagination", "changed": {}, "coverage": 1.0,
     }  # fmt: skip
     assert replay_run(workplace.settings, report.run_folder, {}).coverage == 1
+    kept, copied = (workplace.folder(run_id) / "prompts" for run_id in (recorded, report.id))
+    assert contents(copied) == contents(kept)
+    assert (kept / "imagine_text.toml").is_file()
 
 
 def test_a_replay_under_other_knobs_is_the_live_run_with_them(
