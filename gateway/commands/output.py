@@ -31,8 +31,9 @@ notes = Console(stderr=True)
 
 
 def print_wide(table: Table) -> None:
-    """A table as wide as it is: a pipe or a file has no edge, and a terminal may be scrolled."""
-    console.print(table, width=None if console.is_terminal else _NO_EDGE, crop=False)
+    """A table whose cells are never cut: only a column that may wrap heeds a terminal's edge."""
+    width = None if console.is_terminal else _NO_EDGE
+    Console(file=console.file, width=width).print(table, crop=False)
 
 
 def print_json(value: Any) -> None:
@@ -122,9 +123,9 @@ def metrics_table(
     if columns is None:
         columns = {name: name for row in metrics.values() for name in row}
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method")
-    for heading in columns.values():
-        table.add_column(heading, justify="right")
+    table.add_column("method", no_wrap=True)
+    for heading in columns.values():  # on a narrow terminal the interval goes to a second line
+        table.add_column(heading, justify="right", min_width=len(heading))
     for method, row in metrics.items():
         bounds = (intervals or {}).get(method, {})
         values = [percent(row[name], bounds.get(name)) if name in row else "-" for name in columns]
@@ -141,7 +142,7 @@ def percent(value: float, bounds: Sequence[float] | None = None) -> str:
 def runs_table(views: Sequence[BenchmarkView]) -> Table:
     """Runs as rows; ids are never cut, as they are there to be copied."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("id", no_wrap=True, min_width=max((len(view.id) for view in views), default=2))
+    table.add_column("id", no_wrap=True)
     for name in ("data set", "state", "phase", "done", "failed"):
         table.add_column(name, justify="right" if name in ("done", "failed") else "left")
     for view in views:
