@@ -142,7 +142,7 @@ def percent(value: float, bounds: Sequence[float] | None = None) -> str:
 def runs_table(views: Sequence[BenchmarkView]) -> Table:
     """Runs as rows; ids are never cut, as they are there to be copied."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("id", no_wrap=True)
+    table.add_column("id", no_wrap=True, min_width=max((len(view.id) for view in views), default=2))
     for name in ("data set", "state", "phase", "done", "failed"):
         table.add_column(name, justify="right" if name in ("done", "failed") else "left")
     for view in views:
