@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm lock-vllm clean
+.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database bench-sweep kills env-vllm test-vllm lock-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,12 @@ soak: env ## benchmark runs for SOAK_MINUTES: messages per second, round trips, 
 
 bench-image-database: env ## what building and opening an image database cost, up to CIRCO's size
 	$(BIN)/python -m tests.benchmarks.image_database
+
+kills: env ## kill builds of image databases and runs, 20 times each; their files must be the same
+	$(BIN)/python -m pytest tests/integration/broker -k "killed_twenty_times or killed_at_twenty"
+
+bench-sweep: env ## how long a parameter study over all demo queries takes
+	$(BIN)/python -m tests.benchmarks.sweep
 
 VLLM_VENV := .venv-vllm
 

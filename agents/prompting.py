@@ -35,12 +35,14 @@ class PromptTemplate:
         text: `string.Template` text; its placeholders are the skill's fields.
         system: optional system message, constant.
         max_tokens: bound of the generated answer.
+        source: the file it was read from, as it is.
     """
 
     skill: str
     text: str
     system: str
     max_tokens: int
+    source: bytes
 
     def fill(self, **fields: str) -> str:
         """The user message. Raises: KeyError: a placeholder has no field."""
@@ -97,18 +99,20 @@ def load_prompts(name_or_path: str) -> PromptSet:
     templates = {skill: _load_template(folder / f"{skill}.toml", skill) for skill in SKILLS}
     digest = hashlib.sha256()
     for skill in SKILLS:
-        digest.update((folder / f"{skill}.toml").read_bytes())
+        digest.update(templates[skill].source)
     return PromptSet(folder.name, templates, digest.hexdigest())
 
 
 def _load_template(path: Path, skill: str) -> PromptTemplate:
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+        source = path.read_bytes()
+        fields = tomllib.loads(source.decode())
         return PromptTemplate(
             skill=skill,
             text=str(fields["text"]),
             system=str(fields.get("system", "")),
             max_tokens=int(fields["max_tokens"]),
+            source=source,
         )
     except FileNotFoundError as error:
         raise ConfigurationError(f"prompt file {path} is missing") from error

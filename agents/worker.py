@@ -31,6 +31,7 @@ from shared.bus.consumer import Consumer, EngineDeadError
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import AgentName, Result
 from shared.image_files import limit_pixels
+from shared.prompt_files import keep_prompt
 from shared.settings import Settings
 from shared.tasks import stop_tasks
 
@@ -75,6 +76,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
         "models of profile %s loaded in %.1f s, warm after %.1f s more",
         profile.name, loaded - started, time.monotonic() - loaded,
     )  # fmt: skip
+    _keep_prompts(prompts, names, settings)
     galleries = Galleries(settings.galleries_folder)
     databases = Databases(settings.image_db_folder)
     served = [
@@ -102,6 +104,17 @@ def agent_identity(
         if role in roles:
             identity[f"prompt.{skill}"] = f"{prompts.skill_digest(skill)} to {_short(models[role])}"
     return identity
+
+
+def _keep_prompts(prompts: PromptSet, names: Sequence[AgentName], settings: Settings) -> None:
+    """Put the prompts of these agents where every run finds those it was answered with."""
+    try:
+        for skill, role in SKILL_ROLES.items():
+            if any(role in AGENT_ROLES[name] for name in names):
+                digest, source = prompts.skill_digest(skill), prompts[skill].source
+                keep_prompt(settings.prompts_folder, digest, source)
+    except OSError as error:
+        logger.warning("runs will have the digests of the prompts only: %s", error)
 
 
 async def serve(

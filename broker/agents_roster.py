@@ -155,6 +155,16 @@ def identity_fields(identity: str | Identity) -> Identity:
     return fields if isinstance(fields, dict) else {"identity": identity}
 
 
+def prompt_digests(identities: Mapping[str, Identity]) -> dict[str, str]:
+    """Skill -> the digest of its prompt, of all skills of these agents."""
+    return {
+        field.removeprefix(_PROMPT_DIGEST): str(value).partition(" to ")[0]
+        for identity in identities.values()
+        for field, value in identity.items()
+        if field.startswith(_PROMPT_DIGEST)
+    }
+
+
 def captioner_identity(imagination: Identity) -> Identity:
     """What shapes a caption: the agent's identity without the prompts of its other skills."""
     return {

@@ -16,6 +16,7 @@ from broker.agents_client import AgentsClient, Ask, tag_of
 from broker.agents_roster import (
     agents_needed,
     describe_mixture,
+    prompt_digests,
     wait_for_agents,
 )
 from broker.coordinator import SearchSpace, query_answerer
@@ -63,6 +64,7 @@ from shared.galleries import Gallery, write_gallery
 from shared.image_database import ImageDatabase, is_finished, open_image_database
 from shared.knobs import resolve
 from shared.profile_files import profile_knobs
+from shared.prompt_files import kept_prompts
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -247,6 +249,7 @@ class _Run:
                 check_surroundings(recorded, request.skip_stages, manifest)
                 ask = answers_of(recorded, request.skip_stages, agents.ask)
             self._store.keep_manifest(manifest, BINDING)
+            self._keep_prompts(prompt_digests(identities))
             if request.index_only:
                 self._end_with(database)
                 return
@@ -272,6 +275,12 @@ class _Run:
             "done", len(queries), len(queries), self._status.counts.get("failed", 0)
         )
         self._progress.end()
+
+    def _keep_prompts(self, digests: Mapping[str, str]) -> None:
+        prompts = kept_prompts(self._settings.prompts_folder, digests)
+        self._store.keep_prompts(prompts)
+        if unknown := sorted(digests.keys() - prompts.keys()):
+            logger.warning("only the digests are known of the prompts %s", ", ".join(unknown))
 
     async def _write_results(self, asked: RunQuestions, partial: bool = False) -> None:
         """Predictions and metrics of all queries, or, `partial`, of those that are answered."""

@@ -15,6 +15,7 @@ from broker.recorded_states import decode_record
 from broker.run_results import RunQuestions
 from broker.run_store import (
     MANIFEST,
+    PROMPTS,
     STATES,
     STATUS,
     RunRequest,
@@ -76,6 +77,11 @@ class RecordedRun:
     request: RunRequest
     manifest: Mapping[str, Any]
     knobs: Knobs
+
+    def prompts(self) -> dict[str, bytes]:
+        """Skill -> the prompt file it was answered with; empty in runs of older versions."""
+        files = sorted((self.folder / PROMPTS).glob("*.toml"))
+        return {path.stem: path.read_bytes() for path in files}
 
     @cached_property
     def states(self) -> FinishedStates:

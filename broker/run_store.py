@@ -1,7 +1,8 @@
 """A run on disk: runs/{dataset}_{split}/{clip}-{name}_{timestamp}/ and what it holds.
 
 request.json      what was asked for
-manifest.json     what the run is: knobs, models, prompts, versions, keys, seed, protocol
+manifest.json     what the run is: knobs, models, prompt digests, versions, keys, seed, protocol
+prompts/          the prompts behind those digests, a file for each skill
 states.log        the state of every answered query, written as it is answered (`state_log`)
 status.json       queued, running, finished, failed or cancelled, and how far
 predictions.jsonl, metrics.json, metrics.txt   written at the end
@@ -40,6 +41,8 @@ PREDICTIONS, METRICS, METRICS_TABLE, LOG = (
 
 SUBMISSIONS = "submissions"
 """The folder of the files for evaluation servers."""
+PROMPTS = "prompts"
+"""The folder of the prompts; it can be given to a profile as its prompt set."""
 PARTIAL = "partial-"
 """What the names of a cancelled run's results begin with."""
 
@@ -230,6 +233,13 @@ class RunStore:
                 )
             return
         atomic_files.write_json(self.folder / MANIFEST, manifest)
+
+    def keep_prompts(self, prompts: Mapping[str, bytes]) -> None:
+        """Write the prompt file of each skill; a resumed run has the same ones."""
+        if prompts:
+            (self.folder / PROMPTS).mkdir(exist_ok=True)
+        for skill, content in prompts.items():
+            atomic_files.write_bytes(self.folder / PROMPTS / f"{skill}.toml", content)
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         atomic_files.write_json(self.folder / STATUS, status)

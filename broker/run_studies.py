@@ -208,6 +208,7 @@ def _write_run(
         store = RunStore(building, run_id)
         asyncio.run(_record(store, states))
         store.keep_manifest(manifest, ())
+        store.keep_prompts(recorded.prompts())
         asked = RunQuestions(
             around.asked.benchmark, around.asked.queries, around.asked.gallery, knobs
         )

@@ -31,7 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         redis_url: where the bus and RQ live.
-        home: folder of everything the services write: image_db/, runs/, galleries/.
+        home: folder of everything the services write: image_db/, runs/, galleries/,
+            prompts/.
         data_root: folder of the data sets.
         profile: name of a shipped profile or path of a profile file (TOML).
         gateway_url: where clients find the gateway.
@@ -140,6 +141,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def runs_folder(self) -> Path:
         return self.home / "runs"
+
+    @property
+    def prompts_folder(self) -> Path:
+        return self.home / "prompts"
 
 
 def mask_secrets(text: str) -> str:

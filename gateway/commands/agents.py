@@ -47,7 +47,7 @@ def status(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
                 str(agent.dead),
                 f"{busy / len(agent.details):.0%}" if agent.details else "",
             )
-        output.console.print(table)
+        output.print_wide(table)
         if coordinators is not None:
             alive = ", ".join(
                 f"{one.name} {one.state} {one.benchmark_id}".strip()
@@ -59,7 +59,7 @@ def status(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
             )
         if runs:
             output.console.print()
-            output.console.print(output.runs_table(runs), crop=False)
+            output.print_wide(output.runs_table(runs))
         for reason in readiness.reasons:
             output.console.print(reason, highlight=False, soft_wrap=True)
     if not readiness.ready:
@@ -88,7 +88,7 @@ def list_dead(gateway: GatewayOption = None, as_json: JsonOption = False) -> Non
                 *(escape(text) for text in (letter.job_id, letter.query_id, letter.reason)),
             )
     if table.row_count:
-        output.console.print(table)
+        output.print_wide(table)
     else:
         output.console.print("no dead letters")
 

@@ -72,8 +72,7 @@ def print_run(view: BenchmarkView, as_json: bool) -> None:
         output.print_json(view.model_dump(mode="json"))
         return
     if view.metrics:
-        shown = output.metrics_table(view.metrics, intervals=view.intervals)
-        output.console.print(shown, crop=False)
+        output.print_wide(output.metrics_table(view.metrics, intervals=view.intervals))
     for deviation in view.deviations:
         output.console.print(f"deviation: {deviation}", highlight=False, soft_wrap=True)
     counts = ", ".join(f"{name} {count}" for name, count in view.counts.items())

@@ -45,7 +45,7 @@ def list_datasets(as_json: JsonOption = False) -> None:
     table = _table("data set", "split", "queries", "gallery", "protocol")
     for row in rows:
         table.add_row(*(f"{v:,}" if isinstance(v, int) else str(v) for v in row.values()))
-    output.console.print(table)
+    output.print_wide(table)
     own = ", ".join(sorted(set(known_datasets()) - set(SOURCES)))
     output.console.print(f"of any size: {own}", highlight=False, soft_wrap=True)
 
@@ -153,7 +153,7 @@ def _print_table(root: Path, reports: list[SplitReport]) -> None:
             f"[{colour}]{split.state}[/]",
         )
     output.console.print(f"data root {root}", highlight=False, soft_wrap=True)
-    output.console.print(table)
+    output.print_wide(table)
     for split in reports:
         remarks = [*split.problems, *split.notes]
         if split.empty_texts:
@@ -185,5 +185,9 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         numbers = column in ("queries", "gallery", "images")
-        table.add_column(column, justify="right" if numbers else "left", no_wrap=numbers)
+        table.add_column(
+            column,
+            justify="right" if numbers else "left",
+            no_wrap=not column.startswith("protocol"),  # the only long one
+        )
     return table

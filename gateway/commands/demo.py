@@ -130,7 +130,7 @@ def _leave_agents_out(client: GatewayClient, knobs: dict[str, Any], limit: int |
         view = benchmarks.follow(client, submitted.id)
         last = "coarse" if changes.get("stages") == ["coarse"] else "verified"
         rows[name] = view.metrics[last]
-    output.console.print(output.metrics_table(rows, COLUMNS))
+    output.print_wide(output.metrics_table(rows, COLUMNS))
 
 
 def _print_result(view: BenchmarkView, as_json: bool) -> None:
@@ -138,7 +138,7 @@ def _print_result(view: BenchmarkView, as_json: bool) -> None:
         benchmarks.print_run(view, as_json=True)
         return
     named = {ROW_NAMES.get(method, method): row for method, row in view.metrics.items()}
-    output.console.print(output.metrics_table(named, COLUMNS))
+    output.print_wide(output.metrics_table(named, COLUMNS))
     counts = ", ".join(f"{name} {count}" for name, count in view.counts.items())
     phases = [phase for phase in view.progress if phase.phase != "done"]
     times = ", ".join(f"{phase.phase} {phase.seconds:.1f} s" for phase in phases)

@@ -75,7 +75,7 @@ def list_databases(as_json: JsonOption = False) -> None:
     if as_json:
         output.print_json(msgspec.to_builtins(inventory))
         return
-    output.console.print(_databases_table(inventory), crop=False)
+    output.print_wide(_databases_table(inventory))
     for entry in inventory.databases:
         if entry.problem:
             output.console.print(f"{entry.key}: {escape(entry.problem)}", soft_wrap=True)

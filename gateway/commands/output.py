@@ -23,9 +23,17 @@ from gateway.records import BenchmarkView, PhaseProgress
 from gateway.supervisor import ServiceStatus
 from shared.errors import ConfigurationError
 
+_NO_EDGE = 1000
+
 console = Console()
 notes = Console(stderr=True)
 """Progress and remarks go to standard error, so that results can be piped."""
+
+
+def print_wide(table: Table) -> None:
+    """A table whose cells are never cut: only a column that may wrap heeds a terminal's edge."""
+    width = None if console.is_terminal else _NO_EDGE
+    Console(file=console.file, width=width).print(table, crop=False)
 
 
 def print_json(value: Any) -> None:
@@ -115,9 +123,9 @@ def metrics_table(
     if columns is None:
         columns = {name: name for row in metrics.values() for name in row}
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method")
-    for heading in columns.values():
-        table.add_column(heading, justify="right")
+    table.add_column("method", no_wrap=True)
+    for heading in columns.values():  # on a narrow terminal the interval goes to a second line
+        table.add_column(heading, justify="right", min_width=len(heading))
     for method, row in metrics.items():
         bounds = (intervals or {}).get(method, {})
         values = [percent(row[name], bounds.get(name)) if name in row else "-" for name in columns]

@@ -33,7 +33,7 @@ def list_runs(gateway: GatewayOption = None, as_json: JsonOption = False) -> Non
     if as_json:
         output.print_json([view.model_dump(mode="json") for view in views])
     else:
-        output.console.print(output.runs_table(views), crop=False)
+        output.print_wide(output.runs_table(views))
 
 
 @runs_app.command("show")
@@ -89,7 +89,7 @@ def replay(
     if as_json:
         output.print_json(msgspec.to_builtins(report))
         return
-    output.console.print(output.metrics_table(report.metrics), crop=False)
+    output.print_wide(output.metrics_table(report.metrics))
     for changed_knob, (before, now) in report.changed.items():
         _say(f"{changed_knob}: {before} -> {now}")
     if report.coverage < 1:
@@ -126,7 +126,7 @@ def _print_differences(found: RunDiff) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("last stage")
     for heading in ("first", "second", "difference", "95 % interval", "better", "worse", "p"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, paired in found.paired.items():
         table.add_row(
             name,
@@ -139,7 +139,7 @@ def _print_differences(found: RunDiff) -> None:
             f"{paired.p_sign:.4f}",
         )
     if found.paired:
-        output.console.print(table, crop=False)
+        output.print_wide(table)
     for title, queries in (("gained", found.gained), ("lost", found.lost)):
         _say(f"hits@{found.k} {title}: {len(queries)}")
         for query in queries[:_QUERIES_SHOWN]:

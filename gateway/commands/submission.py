@@ -137,7 +137,7 @@ def mean_of_runs(
         return
     names = ", ".join(f"{view.dataset}/{view.split}" for view in views)
     output.console.print(f"mean of {names}", highlight=False, soft_wrap=True)
-    output.console.print(output.metrics_table(means, intervals=intervals), crop=False)
+    output.print_wide(output.metrics_table(means, intervals=intervals))
 
 
 def _interval(views: Iterable[BenchmarkView], method: str, metric: str, mean: float) -> list[float]:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args
@@ -55,6 +56,7 @@ def sweep(
         top_ks=_values("--top-k", top_k, int),
         rrf_ks=_values("--rrf-k", rrf_k, int),
     )
+    began_s = time.monotonic()
     with Progress(console=output.notes, transient=True) as progress:
         bar = progress.add_task("combinations", total=None)
         report = sweep_run(
@@ -63,6 +65,8 @@ def sweep(
             grid,
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
+    took_s = time.monotonic() - began_s
+    output.notes.print(f"{len(report.rows)} combinations in {took_s:.1f} s", highlight=False)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         atomic_files.write_bytes(out / "sweep.csv", as_csv(report).encode())

@@ -16,6 +16,7 @@ from shared.errors import DatasetError
 Record = TypeVar("Record")
 
 _BOM = b"\xef\xbb\xbf"
+_AT_ENTRY = re.compile(r"at `\$\[(\d+)\]")
 _AT_BYTE = re.compile(r"\(byte (\d+)\)")
 
 
@@ -96,14 +97,13 @@ def read_json(path: Path, kind: type[Record]) -> Record:
     """The JSON document of a file as records of one type; fields unknown to it are ignored.
 
     Raises: DatasetError: names the line where the JSON breaks, or the JSON path of the value that
-        has the wrong type.
+        has the wrong type, and the line on which the entry of the list begins that it stands in.
     """
     content = read_text_file(path)
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, RecursionError) as error:
-        found = _AT_BYTE.search(str(error))
-        place = len(content) if "truncated" in str(error) else int(found[1]) if found else None
+        place = _place_of(error, content)
         where = "" if place is None else f", line {_line_of(content, place)}"
         raise DatasetError(f"{path}{where}: {error}") from error
 
@@ -157,6 +157,24 @@ def inside(file: str, where: str) -> str:
     if not file or file.startswith("/") or "\0" in file or ".." in file.split("/"):
         raise DatasetError(f"{where}: {file!r} lies outside the folder of the data set")
     return file.removeprefix("./")
+
+
+def _place_of(error: Exception, content: bytes) -> int | None:
+    """The byte an error of the JSON decoder is about, None when it does not tell."""
+    if "truncated" in str(error):
+        return len(content)
+    if found := _AT_BYTE.search(str(error)):
+        return int(found[1])
+    if not (found := _AT_ENTRY.search(str(error))):
+        return None
+    try:
+        entries = msgspec.json.decode(content, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):  # further on it is no JSON either
+        return None
+    place = 0
+    for entry in map(bytes, entries[: int(found[1])]):
+        place = content.index(entry, place) + len(entry)
+    return content.index(bytes(entries[int(found[1])]), place)
 
 
 def _line_of(content: bytes, place: int) -> int:

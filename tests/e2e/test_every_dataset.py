@@ -14,6 +14,8 @@ from typing import get_args
 import pytest
 from redis import Redis
 
+from agents.prompting import SKILLS, load_prompts
+from broker.agents_roster import prompt_digests
 from broker.rq_worker import connect_sync
 from broker.submission import RunRequest, RunView, benchmark_status, submit_benchmark
 from shared.contracts.skills import AgentName
@@ -186,6 +188,10 @@ def _check_manifest(folder: Path, miniature: Miniature, split: str) -> None:
     if not miniature.dataset.startswith("folder:"):
         deviations = " ".join(manifest["protocol"]["deviations"])
         assert "instead of the official" in deviations, "a miniature is not the official set"
+    prompts = load_prompts(str(folder / "prompts"))
+    digests = prompt_digests(manifest["agents"])
+    for skill in SKILLS:
+        assert prompts.skill_digest(skill) == digests[skill], "the words are those of the digest"
 
 
 def _check_submissions(folder: Path, benchmark: Benchmark) -> None:

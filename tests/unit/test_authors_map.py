@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from agents.prompting import SKILLS
 from broker import run_store
 from broker.results_table import TITLES
 from gateway.cli import app
@@ -25,13 +26,14 @@ THEIR_FLAGS = {
     "--tau", "--top_k", "--alpha", "--stages", "--dataset", "--subset", "--split",
     "--restore_states", "--stage_skip_num", "--force",
 }  # fmt: skip
+PROMPTS = {f"{run_store.PROMPTS}/{skill}.toml" for skill in SKILLS}
 SUBMISSIONS = {
     f"{run_store.SUBMISSIONS}/{stage}_{metric}.json"
     for stage in list(TITLES)[-3:]
     for kind in ("cirr", "circo")
     for metric in metrics_of(kind)
 }
-FILES = SUBMISSIONS | {
+FILES = SUBMISSIONS | PROMPTS | {
     run_store.LOG, run_store.METRICS, run_store.METRICS_TABLE, run_store.STATES,
     run_store.MANIFEST, run_store.PREDICTIONS, image_database.CAPTIONS, galleries.LISTING,
     image_database.IMAGE_EMBEDDINGS, image_database.CAPTION_EMBEDDINGS,
@@ -66,9 +68,9 @@ def test_every_command_setting_and_file_named_exists() -> None:
     settings = {f"XR_{field.upper()}" for field in Settings.__struct_fields__}
     named_settings = set(re.findall(r"\bXR_[A-Z_]+", DOCUMENT))
     assert named_settings <= settings
-    files = set(re.findall(r"`([a-z_/]+\.(?:txt|json|jsonl|log|npy))`", ours))
+    files = set(re.findall(r"`([a-z_/]+\.(?:txt|json|jsonl|log|npy|toml))`", ours))
     assert files <= FILES
-    assert files >= SUBMISSIONS - {"submissions/coarse_recall_subset.json"}
+    assert files >= PROMPTS | SUBMISSIONS - {"submissions/coarse_recall_subset.json"}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ def repository_files() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         folders = path.relative_to(ROOT).parts[:-1]
         hidden = any(part.startswith(".") and part != ".ci" for part in folders)
-        if not hidden and SKIPPED.isdisjoint(folders) and path.is_file():
+        kept = path.name != ".git"  # a file, in a second working tree of one repository
+        if kept and not hidden and SKIPPED.isdisjoint(folders) and path.is_file():
             yield path
 
 

@@ -7,12 +7,14 @@ import csv
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +35,7 @@ from shared.contracts.skills import AgentName
 from shared.errors import ConfigurationError
 from shared.redis_server import PrivateRedis
 from shared.settings import Settings, load_settings
+from tests.unit.shared.index_scenes import contents
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES, SINGLE_QUERIES, DIALOGUES, ROUNDS = 40, 12, 3, 4
@@ -54,6 +57,7 @@ PROFILE = "\n".join(
         'clip = "clip"',
     ]
 )
+KILLS = 20
 RUN_FILES = ("predictions.jsonl", "metrics.json")
 
 
@@ -105,7 +109,7 @@ class Workplace:
         return subprocess.Popen(
             [sys.executable, "-m", *arguments], cwd=ROOT, env=self._environment, stderr=self._log,
             stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-            stdout=subprocess.PIPE if piped else self._log,
+            stdout=subprocess.PIPE if piped else self._log, bufsize=0,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -123,20 +127,25 @@ class Workplace:
         )
         return submit_benchmark(self.redis, self.settings, request)
 
-    def work_on(self, run_id: str, kill_after_s: float | None = None) -> bool:
+    def work_on(self, run_id: str, kill_when: Callable[[], bool] | None = None) -> bool:
         """Bring a run to its end, or kill its coordinator; whether the run is finished."""
         assert self._coordinators.stdin is not None
         assert self._coordinators.stdout is not None
         self._coordinators.stdin.write(f"{run_id}\n".encode())
-        self._coordinators.stdin.flush()
         process_id = int(self._coordinators.stdout.readline())
-        if kill_after_s is not None:
-            time.sleep(kill_after_s)  # the moment of the murder; nothing waits for anything here
-            with contextlib.suppress(ProcessLookupError):  # it was faster
-                os.kill(process_id, signal.SIGKILL)
+        while kill_when is not None and not self._has_ended():
+            if kill_when():
+                with contextlib.suppress(ProcessLookupError):  # it was faster
+                    os.kill(process_id, signal.SIGKILL)
+                break
         assert self._coordinators.stdout.readline() == b"ended\n"
         status = read_json(self.settings.runs_folder, run_id, "status.json") or {}
         return bool(status["state"] == "finished")
+
+    def _has_ended(self) -> bool:
+        """Whether the coordinator has ended, after a millisecond."""
+        readable, _, _ = select.select([self._coordinators.stdout], [], [], 0.001)
+        return bool(readable)
 
     def run(self, knobs: dict[str, Any] | None = None, **fields: Any) -> str:
         run_id = self.submit(knobs, **fields)
@@ -204,6 +213,9 @@ def test_a_replay_of_nothing_changed_has_the_files_of_the_live_run(
         "run": recorded, "after": "imagination", "changed": {}, "coverage": 1.0,
     }  # fmt: skip
     assert replay_run(workplace.settings, report.run_folder, {}).coverage == 1
+    kept, copied = (workplace.folder(run_id) / "prompts" for run_id in (recorded, report.id))
+    assert contents(copied) == contents(kept)
+    assert (kept / "imagine_text.toml").is_file()
 
 
 def test_a_replay_under_other_knobs_is_the_live_run_with_them(
@@ -401,18 +413,44 @@ def test_the_sign_test_is_the_binomial_one() -> None:
 def test_a_run_killed_at_twenty_random_points_ends_with_the_same_files(
     workplace: Workplace, recorded: str
 ) -> None:
-    seconds = random.Random(20)
+    draw = random.Random(20)
     expected, states = workplace.files(recorded), workplace.states(recorded)
-    kills = runs = 0
-    while kills < 20:
-        # The image database is built anew too, so that kills fall into its building as well.
+    whole = (workplace.folder(recorded) / "states.log").stat().st_size
+    kills: Counter[str] = Counter()
+    while kills.total() < KILLS:
+        # Given an image database that has to be built anew, and a run of it
         shutil.rmtree(workplace.settings.image_db_folder)
-        run_id, runs = workplace.submit(), runs + 1
-        while not workplace.work_on(run_id, kill_after_s=seconds.uniform(0.02, 0.6)):
-            kills += 1
-            if kills % 7 == 0:
-                assert workplace.work_on(run_id), "left alone, it comes to its end"
-                break
+        run_id = workplace.submit()
+        folder, parts = workplace.folder(run_id), workplace.settings.image_db_folder
+
+        # When its coordinator is killed while it builds, answers and writes results
+        def built(files: int, parts: Path = parts) -> bool:
+            return sum(1 for _ in parts.glob("*/parts/*")) >= files
+
+        def answered(size: int, log: Path = folder / "states.log") -> bool:
+            return log.exists() and log.stat().st_size >= size
+
+        def written(name: str, folder: Path = folder) -> bool:
+            return (folder / name).exists()
+
+        moments = [partial(built, draw.randint(1, 3)) for _ in range(2)]
+        moments += [partial(answered, size) for size in sorted(draw.sample(range(whole), 4))]
+        moments += [partial(written, draw.choice(RUN_FILES))]
+        for moment in moments:
+            if workplace.work_on(run_id, kill_when=moment):
+                break  # it was over before the murderer came
+            kills[_done(workplace, run_id)] += 1
+
+        # Then, left alone, it ends with the very same files
+        assert workplace.work_on(run_id)
         assert workplace.files(run_id) == expected
         assert workplace.states(run_id) == states
-    assert runs < 15, "the coordinators ended before they could be killed"
+    assert set(kills) == {"building", "answering", "evaluating"}, kills
+
+
+def _done(workplace: Workplace, run_id: str) -> str:
+    """What the coordinator of an unfinished run was doing last, by what is on the disk."""
+    if not any(workplace.settings.image_db_folder.glob("*/manifest.json")):
+        return "building"
+    answered = len(workplace.states(run_id))
+    return "answering" if answered < SINGLE_QUERIES + DIALOGUES * ROUNDS else "evaluating"

@@ -23,7 +23,7 @@ Xr = Callable[..., tuple[int, str]]
 def xr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Xr:
     """Runs `xr datasets ...` on the data root tmp_path/data; (status, standard output)."""
     (tmp_path / "data").mkdir()
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "40")  # a pipe has no edge, whatever the terminal has
     monkeypatch.setenv("XR_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XR_DATA_ROOT", str(tmp_path / "data"))
 

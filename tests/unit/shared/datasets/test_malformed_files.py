@@ -100,6 +100,12 @@ def test_a_bad_entry_of_circo_is_named(change: Change, words: list[str], tmp_pat
         (b'[{"id": 1,\n\n "x": "y"', ["line 3", "truncated"]),
         (b'[\n{"relative_caption": "caf\xe9"}]', ["line 2", "not UTF-8", "0xe9"]),
         (b'{"a": 1}', ["Expected `array`, got `object`"]),
+        (
+            b'[\n{"id": "1"},\n\n {"id": "1"}]',
+            ["line 2", "Expected `int`, got `str` - at `$[0].id`"],
+        ),
+        (b"[\n5,\n\n5]", ["line 2", "at `$[0]`"]),
+        (b'[{"id": "1"},\n x]', ["val.json: Expected `int`, got `str`"]),
         (b"", ["truncated"]),
     ],
 )
@@ -135,7 +141,7 @@ def test_captions_that_are_no_list_are_named(tmp_path: Path) -> None:
     path = tmp_path / "FashionIQ/captions/cap.dress.val.json"
     change_json(path, lambda entries: entries[2].update(captions="is red"))
     told = refusal("fashioniq-dress", "val", tmp_path)
-    assert f"{path}: Expected `array`, got `str` - at `$[2].captions`" in told
+    assert f"{path}, line 18: Expected `array`, got `str` - at `$[2].captions`" in told
 
 
 def test_a_cirr_set_without_its_reference_is_named(tmp_path: Path) -> None:
