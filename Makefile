@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm lock-vllm clean
+.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database bench-similarity env-vllm test-vllm lock-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ soak: env ## benchmark runs for SOAK_MINUTES: messages per second, round trips, 
 
 bench-image-database: env ## what building and opening an image database cost, up to CIRCO's size
 	$(BIN)/python -m tests.benchmarks.image_database
+
+bench-similarity: env ## ranking beside the bare matrix product, embedding beside the bare model
+	$(BIN)/python -m tests.benchmarks.similarity
 
 VLLM_VENV := .venv-vllm
 
