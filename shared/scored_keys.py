@@ -33,7 +33,8 @@ class ScoredRows(NamedTuple):
 
 def keys_of(slots: Keys, scores: Scores, rows: Keys) -> Keys:
     micro = np.rint(scores.astype(np.float64) * MICRO).astype(np.int64)
-    return (slots << _SLOT_SHIFT) | ((_HIGHEST - micro) << _SCORE_SHIFT) | rows
+    keys: Keys = (slots << _SLOT_SHIFT) | ((_HIGHEST - micro) << _SCORE_SHIFT) | rows
+    return keys
 
 
 def slots_of(keys: Keys) -> Keys:

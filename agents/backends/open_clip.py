@@ -135,8 +135,8 @@ def load(
     threads: int = 0,
     compile_model: bool = False,
 ) -> ClipModel:
-    """A CLIP by open_clip's name ("ViT-B-32", "ViT-B-32/laion2b_s34b_b79k"), "hf-hub:…", or the path
-    of a folder.
+    """A CLIP by open_clip's name ("ViT-B-32", or "ViT-B-32/laion2b_s34b_b79k" with its pretrained
+    tag), "hf-hub:…", or the path of a folder.
 
     A folder holds open_clip_config.json (`model_cfg`, with `hf_tokenizer_name` in its `text_cfg`,
     and `preprocess_cfg`), open_clip_model.safetensors and the tokenizer's files.

@@ -27,7 +27,7 @@ from tests.benchmarks.meters import peak_memory_mb
 MODEL = "ViT-B-32"
 _SMALL = Path(__file__).parents[2] / "agents/checkpoints/demo/clip"
 _FILES, _SIZE_PX = 256, (640, 480)
-_EMBEDDED, _REPEATS = 96, 3
+_EMBEDDED, _REPEATS = 64, 3
 _MESSAGE_IMAGES = 64
 
 
