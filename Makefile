@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database bench-sweep kills env-vllm test-vllm lock-vllm clean
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ kills: env ## kill builds of image databases and runs, 20 times each; their file
 
 bench-sweep: env ## how long a parameter study over all demo queries takes
 	$(BIN)/python -m tests.benchmarks.sweep
+
+bench-similarity: env ## ranking beside the bare matrix product, embedding beside the bare model
+	$(BIN)/python -m tests.benchmarks.similarity
 
 VLLM_VENV := .venv-vllm
 

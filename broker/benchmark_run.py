@@ -63,6 +63,7 @@ from shared.errors import PermanentError
 from shared.galleries import Gallery, write_gallery
 from shared.image_database import ImageDatabase, is_finished, open_image_database
 from shared.knobs import resolve
+from shared.metadata import write_metadata
 from shared.profile_files import profile_knobs
 from shared.prompt_files import kept_prompts
 from shared.settings import Settings
@@ -214,8 +215,10 @@ class _Run:
             read_again=request.read_images_again,
         )
         self._progress.update(len(gallery), len(gallery), len(gallery.failures))
+        if benchmark.metadata:
+            await asyncio.to_thread(write_metadata, gallery, benchmark.metadata)
         # The gallery has the listing on the disk: it need not stay in memory as well.
-        benchmark = msgspec.structs.replace(benchmark, images=())
+        benchmark = msgspec.structs.replace(benchmark, images=(), metadata={})
         self._questions = RunQuestions(benchmark, queries, gallery, knobs)
 
         self._progress.begin("agents", 1)

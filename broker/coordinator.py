@@ -54,6 +54,7 @@ class SearchSpace:
         exclude_reference: the protocol takes the reference image out of the ranking.
         verify_chunk: candidates per verification message.
         rows: how many rows the gallery has; an answer that ranks others is refused.
+        eligible_rows: when given, only these are ranked (a filter chose them).
     """
 
     gallery: str
@@ -63,6 +64,7 @@ class SearchSpace:
     exclude_reference: bool
     verify_chunk: int
     rows: int = 2**31 - 1
+    eligible_rows: tuple[int, ...] | None = None
 
 
 async def answer_query(
@@ -304,6 +306,7 @@ def rank_request(
         text_weight=knobs.text_weight,
         depth=knobs.rank_depth,
         excluded_rows=(reference,) if excluded and reference is not None else (),
+        subset_rows=space.eligible_rows,
         reference_row=reference,
     )
 

@@ -32,11 +32,11 @@ from shared.contracts.skills import (
 from shared.errors import ItemError
 from shared.ranking import (
     EmbeddedGallery,
-    ScoredRows,
     decode_list,
     encode_list,
     rank_gallery,
 )
+from shared.scored_keys import ScoredRows
 
 Step = Literal[
     "imagine_text", "imagine_image", "rank", "propose", "verify_image", "verify_caption", "compare"

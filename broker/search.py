@@ -37,6 +37,7 @@ from shared.image_database import (
     open_image_database,
 )
 from shared.knobs import Knobs, resolve
+from shared.metadata import matching_rows
 from shared.profile_files import profile_knobs
 from shared.settings import Settings
 
@@ -54,6 +55,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
             taken) or of one image database; one of the two is given.
         reference_id: the image that is to be changed; None = the text alone describes the target.
         k: how many images are returned.
+        filter: conditions on the images' metadata, see `shared.metadata.matching_rows`; {} = none.
         knobs: those that differ from the profile's.
         timeout_s: how long the caller waits; what is not answered then is left unworked.
     """
@@ -63,6 +65,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     database: str = ""
     reference_id: str | None = None
     k: int = 10
+    filter: dict[str, Any] = {}
     knobs: dict[str, Any] = {}
     timeout_s: float = 60.0
 
@@ -159,11 +162,12 @@ class Searcher:
             async with asyncio.timeout(request.timeout_s):
                 identities = await self._live_identities(knobs)
                 opened = await asyncio.to_thread(self._open, request, identities)
+                space = await asyncio.to_thread(self._space, opened, request.filter)
                 agents = await self._client()
                 state = await answer_query(
                     _query_of(request),
                     agents.within(request.timeout_s),
-                    self._space(opened),
+                    space,
                     knobs,
                 )
         except TimeoutError as error:
@@ -243,7 +247,10 @@ class Searcher:
             )
         return database_key(gallery, captioner, clip, retries)
 
-    def _space(self, opened: _Opened) -> SearchSpace:
+    def _space(self, opened: _Opened, wanted: Mapping[str, Any]) -> SearchSpace:
+        eligible = matching_rows(opened.gallery, wanted) if wanted else None
+        if eligible is not None and not eligible:
+            raise ConfigurationError("no image meets the filter")
         return SearchSpace(
             gallery=opened.gallery.key,
             database=opened.database.key,
@@ -252,6 +259,7 @@ class Searcher:
             exclude_reference=True,  # who asks for a change does not want the same image back
             verify_chunk=self._settings.verify_chunk,
             rows=len(opened.database),
+            eligible_rows=eligible,
         )
 
     async def _client(self) -> AgentsClient:

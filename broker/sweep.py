@@ -25,14 +25,14 @@ from broker.stages import (
     verified_candidates,
     verifies,
 )
-from shared.contracts.skills import RankedList, RankGallery
+from shared.contracts.skills import GalleryRanked, RankedList, RankGallery
 from shared.datasets import Protocol, Query
 from shared.dialogues import dialogue_before
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, ItemError
 from shared.fusion import Fused
 from shared.knobs import Knobs
 from shared.metrics import evaluate
-from shared.ranking import EmbeddedGallery, gallery_scores
+from shared.ranking import EmbeddedGallery, Ranked, rank_galleries
 
 Fusion = Literal["rrf", "sum", "interleave", "none"]
 
@@ -267,9 +267,15 @@ def _recorded_queries(
         def ranked(
             rows: tuple[int, ...] | None, request: RankGallery = request, state: QueryState = state
         ) -> dict[float, Sequence[RankedList]]:
-            asked = replace(request, lists=lists, subset_rows=rows)
-            scores = gallery_scores(asked, gallery, state.text_embeddings)
-            return {weight: scores.ranked(weight, knobs.rank_depth) for weight in weights}
+            asked = replace(request, lists=lists, subset_rows=rows, depth=knobs.rank_depth)
+            answers = rank_galleries(
+                [
+                    Ranked(replace(asked, text_weight=weight), state.text_embeddings)
+                    for weight in weights
+                ],
+                gallery,
+            )
+            return {weight: _lists(answer) for weight, answer in zip(weights, answers, strict=True)}
 
         subset = subset_rows(query, space)
         recorded[query.query_id] = _RecordedQuery(
@@ -279,3 +285,9 @@ def _recorded_queries(
             ranked(subset) if subset else {},
         )
     return recorded
+
+
+def _lists(answer: GalleryRanked | ItemError) -> Sequence[RankedList]:
+    if isinstance(answer, ItemError):
+        raise answer
+    return answer.lists

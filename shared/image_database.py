@@ -28,9 +28,11 @@ CAPTIONS = "captions.jsonl"
 IMAGE_EMBEDDINGS = "image_embeddings.npy"
 CAPTION_EMBEDDINGS = "caption_embeddings.npy"
 PARTS = "parts"
+SCHEMA_VERSION = 2
+"""Of the files below; part of the key, so that an older database is never taken for this one."""
 
 FailedStep = Literal["image", "caption", "image_embedding", "caption_embedding"]
-Embeddings = npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.float16]
 
 KEY_PATTERN = re.compile(r"[0-9a-f]{32}")
 
@@ -67,7 +69,7 @@ class Manifest(msgspec.Struct, frozen=True):
     searchable: int
     dimensions: int
     failures: tuple[RowFailure, ...]
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     retries: int = 0
     files: dict[str, str] = {}
 
@@ -110,7 +112,7 @@ class ImageDatabase:
 
     Attributes:
         captions: c_j by row.
-        image_embeddings: v_j, float32 (rows, dimensions), unit rows, memory-mapped read-only; the
+        image_embeddings: v_j, float16 (rows, dimensions), unit rows, memory-mapped read-only; the
             row of a failed image is all zero.
         caption_embeddings: u_j, likewise.
         failures: every row that lacks something, by row.
@@ -159,7 +161,7 @@ def database_key(
     canonical = json.dumps(
         made_from, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")
     )
-    return hashlib.sha256(f"image database 1 {canonical}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"image database {SCHEMA_VERSION} {canonical}".encode()).hexdigest()[:32]
 
 
 def latest_version(
@@ -196,6 +198,11 @@ def open_image_database(databases_folder: Path, key: str) -> ImageDatabase:
         raise DatasetError(f"image database {folder} {state}; index the gallery first") from None
     except (OSError, *MALFORMED) as error:
         raise DatasetError(f"{folder / MANIFEST}: {error}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise DatasetError(
+            f"image database {folder} has format {manifest.schema_version}, this version reads"
+            f" {SCHEMA_VERSION}: index the gallery again"
+        )
     lines = JsonLines(folder / CAPTIONS, CaptionRow)
     if len(lines) != manifest.rows:
         raise DatasetError(f"{folder / CAPTIONS} has {len(lines)} lines, not {manifest.rows}")
@@ -221,6 +228,6 @@ def _open_matrix(path: Path, shape: tuple[int, int]) -> Embeddings:
         matrix: Embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy parses the header with half of Python's own parser
         raise DatasetError(f"{path}: {error}") from error
-    if matrix.shape != shape or matrix.dtype != np.float32:
-        raise DatasetError(f"{path} holds {matrix.dtype} {matrix.shape}, not float32 {shape}")
+    if matrix.shape != shape or matrix.dtype != np.float16:
+        raise DatasetError(f"{path} holds {matrix.dtype} {matrix.shape}, not float16 {shape}")
     return matrix

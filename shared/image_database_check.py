@@ -83,7 +83,7 @@ def _check_matrix(
         steps = (*steps, "caption")
     failed = _failed_rows(database, *steps)
     for first in range(0, len(matrix), _BLOCK_ROWS):
-        lengths = np.linalg.norm(matrix[first : first + _BLOCK_ROWS], axis=1)
+        lengths = np.linalg.norm(matrix[first : first + _BLOCK_ROWS].astype(np.float32), axis=1)
         # The length of a row with a NaN in it is NaN, which is close to nothing.
         is_unit = np.abs(lengths - 1.0) <= _EXPECTED_UNIT
         suspects = {first + int(place) for place in np.flatnonzero(~is_unit)}

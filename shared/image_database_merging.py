@@ -123,14 +123,14 @@ class Merging:
 
     def _begin_matrix(self, file: _HashedFile) -> None:
         shape = (len(self._gallery), self._dimensions)
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
 
     def _block(
         self, rows: range, former: Embeddings | None, part: VectorPart, step: FailedStep
     ) -> bytes:
         """The matrix rows of one chunk, zero where nothing is; what failed is noted."""
-        block = np.zeros((len(rows), self._dimensions), "<f4")
+        block = np.zeros((len(rows), self._dimensions), "<f2")
         if former is not None:
             block[:] = former[rows.start : rows.stop]
         for row, reason in part.failures.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agents.backends.contract import EmbeddingModel, FloatVector, ImageFile
 from agents.caching import BoundedCache
@@ -13,7 +13,6 @@ from shared.contracts.skills import (
     Body,
     EmbedImages,
     EmbedTexts,
-    GalleryRanked,
     ImagesEmbedded,
     ItemFailure,
     RankGallery,
@@ -22,7 +21,7 @@ from shared.contracts.skills import (
     Vector,
 )
 from shared.errors import ItemError, PermanentError
-from shared.ranking import rank_gallery
+from shared.ranking import Ranked, rank_galleries
 
 _TEXTS_KEPT = 8192
 
@@ -39,7 +38,8 @@ class SimilarityAgent:
         self._texts: BoundedCache[str, FloatVector] = BoundedCache(_TEXTS_KEPT, "texts")
 
     def answer(self, messages: Sequence[RequestMessage]) -> list[Result | Failure]:
-        """One result per message, in order; the texts and images of all are embedded at once.
+        """One result per message, in order; the texts and images of all are embedded at once, and
+        a gallery that several ask about is gone over once.
 
         What the model raises is not caught: the consumer then tries each message alone.
         """
@@ -49,8 +49,12 @@ class SimilarityAgent:
             self._clip.embed_images([image for of in images for image in of.files])
         )
         texts = self._embed_texts([text for body in bodies for text in _texts_of(body)])
+        ranked = self._rank([body for body in bodies if isinstance(body, RankGallery)], texts)
         results: list[Result | Failure] = []
         for body, asked in zip(bodies, images, strict=True):
+            if isinstance(body, RankGallery):
+                results.append(next(ranked))
+                continue
             vectors = [next(image_vectors) for _ in asked.files]
             try:
                 results.append(self._result(body, asked, vectors, texts))
@@ -101,16 +105,30 @@ class SimilarityAgent:
             )
         if isinstance(body, EmbedTexts):
             return TextsEmbedded(tuple(_vector(texts[text]) for text in body.texts))
-        if isinstance(body, RankGallery):
-            return self._rank(body, texts)
         raise ItemError(f"the similarity agent has no skill for {type(body).__name__}")
 
-    def _rank(self, body: RankGallery, texts: dict[str, Embedded]) -> GalleryRanked:
-        """Raises: ItemError: a text can't be embedded, or a list can't be had."""
-        embeddings = {
-            text: _raised(texts[text]).astype("<f4").tobytes() for text in _texts_of(body)
-        }
-        return rank_gallery(body, self._databases.database(body.database), embeddings)
+    def _rank(
+        self, bodies: Sequence[RankGallery], texts: dict[str, Embedded]
+    ) -> Iterator[Result | Failure]:
+        """One outcome per request, in order."""
+        outcomes: dict[int, Result | Failure] = {}
+        by_database: dict[str, dict[int, Ranked]] = {}
+        for place, body in enumerate(bodies):
+            try:
+                asked = Ranked(body, {text: _bytes(texts[text]) for text in _texts_of(body)})
+            except ItemError as error:
+                outcomes[place] = Failure(str(error))
+            else:
+                by_database.setdefault(body.database, {})[place] = asked
+        for key, asked_of in by_database.items():
+            try:
+                ranked = rank_galleries(list(asked_of.values()), self._databases.database(key))
+            except PermanentError as error:
+                outcomes.update(dict.fromkeys(asked_of, Failure(str(error))))
+                continue
+            for place, answer in zip(asked_of, ranked, strict=True):
+                outcomes[place] = Failure(str(answer)) if isinstance(answer, ItemError) else answer
+        return (outcomes[place] for place in range(len(bodies)))
 
 
 class _AskedImages:
@@ -136,7 +154,7 @@ def _vector(outcome: Embedded) -> Vector | ItemFailure:
     return Vector(outcome.astype("<f4").tobytes())
 
 
-def _raised(outcome: Embedded) -> FloatVector:
+def _bytes(outcome: Embedded) -> bytes:
     if isinstance(outcome, ItemError):
         raise outcome
-    return outcome
+    return outcome.astype("<f4").tobytes()

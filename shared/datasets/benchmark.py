@@ -90,6 +90,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
         images: (image id, path), searchable ones first.
         searchable: how many of the images are searched; the rest are reference images only.
         captions: image id -> caption, of images that came with one of their own.
+        metadata: image id -> fields to filter by.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     queries: tuple[Query, ...]
     protocol: Protocol
     captions: Mapping[str, str] = {}
+    metadata: Mapping[str, dict[str, str | int | float | bool]] = {}
 
     def __post_init__(self) -> None:
         ids = [query.query_id for query in self.queries]

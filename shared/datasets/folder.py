@@ -18,6 +18,7 @@ from shared.errors import DatasetError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 QUERIES = "queries.jsonl"
 CAPTIONS = "captions.jsonl"
+METADATA = "metadata.jsonl"
 GALLERY_LISTS = ("gallery.jsonl", "gallery.txt")
 _RECALL_KS = (1, 5, 10, 50)
 _MAP_KS = (5, 10, 25, 50)
@@ -35,6 +36,11 @@ class _ImageLine(msgspec.Struct, frozen=True):
 class _CaptionLine(msgspec.Struct, frozen=True):
     image_id: str
     caption: str
+
+
+class _MetadataLine(msgspec.Struct, frozen=True):
+    image_id: str
+    fields: dict[str, str | int | float | bool]
 
 
 def load_folder(folder: Path, split: str = "all") -> Benchmark:
@@ -65,6 +71,7 @@ def load_folder(folder: Path, split: str = "all") -> Benchmark:
         queries=queries,
         protocol=_protocol(queries),
         captions=_captions(folder / CAPTIONS, images),
+        metadata=_metadata(folder / METADATA, images),
     )
 
 
@@ -171,6 +178,22 @@ def _captions(path: Path, images: Images) -> dict[str, str]:
             raise DatasetError(f"{where}: the caption of {line.image_id!r} is empty")
         captions[line.image_id] = line.caption
     return captions
+
+
+def _metadata(path: Path, images: Images) -> dict[str, dict[str, str | int | float | bool]]:
+    """The fields of metadata.jsonl by image id, {} without such a file."""
+    if not path.is_file():
+        return {}
+    known = set(images.ids)
+    metadata: dict[str, dict[str, str | int | float | bool]] = {}
+    for number, line in read_json_lines(path, _MetadataLine):
+        where = f"{path}, line {number}"
+        if line.image_id not in known:
+            raise DatasetError(f"{where}: there is no image {line.image_id!r}")
+        if line.image_id in metadata:
+            raise DatasetError(f"{where}: image {line.image_id!r} stands there twice")
+        metadata[line.image_id] = line.fields
+    return metadata
 
 
 def _protocol(queries: Sequence[Query]) -> Protocol:

@@ -14,7 +14,7 @@ from shared.fusion.interleaving import interleave
 from shared.fusion.reciprocal_rank import rrf
 from shared.fusion.score_sum import score_sum
 from shared.fusion.union import Fused
-from shared.ranking import ScoredRows
+from shared.scored_keys import ScoredRows
 
 FusionMethod = Literal["rrf", "sum", "interleave", "none"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shared.fusion.union import Fused, Scores, ordered_by_score, summed_by_row, unite
-from shared.ranking import ScoredRows
+from shared.scored_keys import ScoredRows
 
 
 def score_sum(lists: Sequence[ScoredRows]) -> Fused:

@@ -23,7 +23,7 @@ from agents.backends.contract import (
 from agents.backends.zero_cost import ZeroCostEmbeddingModel, ZeroCostLanguageModel
 from agents.similarity import skills
 from shared.errors import ItemError
-from shared.ranking import rank_lists
+from shared.ranking import rank_galleries
 from tests.benchmarks.meters import CallMeter
 
 MODELS, RANKING = "models", "ranking"
@@ -39,7 +39,7 @@ def language_model(meters: str) -> LanguageModel:
 def embedding_model(meters: str, dimensions: int) -> EmbeddingModel:
     """Factory for profiles; see the module's head for what else it does."""
     ranking = CallMeter(Path(meters), RANKING)
-    skills.rank_lists = metered(rank_lists, ranking)  # type: ignore[attr-defined]
+    skills.rank_galleries = metered(rank_galleries, ranking)  # type: ignore[attr-defined]
     return MeteredEmbeddingModel(CallMeter(Path(meters), MODELS), dimensions)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import numpy as np
 import pytest
 from redis import Redis as BlockingRedis
@@ -25,6 +26,8 @@ from shared.errors import (
     PermanentError,
     TransientError,
 )
+from shared.galleries import open_gallery
+from shared.metadata import write_metadata
 from shared.settings import Settings
 from tests.integration.broker.conftest import LiveAgents
 from tests.integration.broker.test_benchmark_runs import REQUEST, ignore, until
@@ -77,6 +80,24 @@ async def test_a_search_finds_what_a_benchmark_query_would_and_says_why(
         SearchRequest(gallery=gallery, modification_text="a red one", knobs=COARSE)
     )
     assert len(without_reference.hits) == 10
+
+
+async def test_a_filtered_search_ranks_only_images_that_meet_the_filter(
+    agents: LiveAgents, gallery: str, searcher: Searcher, settings: Settings
+) -> None:
+    opened = open_gallery(settings.galleries_folder, gallery)
+    ids = opened.image_ids
+    write_metadata(opened, {image_id: {"price": row} for row, image_id in enumerate(ids)})
+    request = SearchRequest(
+        gallery=gallery,
+        modification_text="x",
+        knobs=COARSE,
+        filter={"price": {"gte": 4, "lt": 8}},
+    )
+    answer = await searcher.search(request)
+    assert {hit.image_id for hit in answer.hits} == set(ids[4:8])
+    with pytest.raises(ConfigurationError, match="no image meets"):
+        await searcher.search(msgspec.structs.replace(request, filter={"price": -1}))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from agents.backends import open_clip as backend
 from agents.backends.contract import ImageFile
 from agents.backends.open_clip import ClipModel, load
 from shared.errors import ConfigurationError, ItemError
@@ -101,3 +102,50 @@ def test_other_weights_have_another_identity(clip: ClipModel, tmp_path: Path) ->
     other = load(str(write_clip_checkpoint(tmp_path / "clip", seed=1)), device="cpu")
     assert other.describe()["checkpoint"] == clip.describe()["checkpoint"]
     assert other.describe()["digest"] != clip.describe()["digest"]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "revision", "name", "tag"),
+    [
+        ("ViT-B-32/laion2b_s34b_b79k", "", "ViT-B-32", "laion2b_s34b_b79k"),
+        ("ViT-B-32/openai", "openai", "ViT-B-32", "openai"),
+        ("ViT-B-32", "openai", "ViT-B-32", "openai"),
+        ("hf-hub:laion/CLIP-ViT-L-14", "", "hf-hub:laion/CLIP-ViT-L-14", ""),
+    ],
+)
+def test_a_checkpoint_is_found_by_any_of_its_names(
+    checkpoint: str, revision: str, name: str, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def create(name: str, *, pretrained: str | None, **_: object) -> None:
+        asked.append((name, pretrained))
+        raise OSError("no network here")
+
+    monkeypatch.setattr(backend.open_clip, "create_model_and_transforms", create)
+    with pytest.raises(ConfigurationError, match="no network here"):
+        load(checkpoint, revision, device="cpu")
+    assert asked == [(name, tag or None)]
+
+
+def test_two_different_tags_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="give one"):
+        load("ViT-B-32/openai", "laion2b_s34b_b79k", device="cpu")
+
+
+def test_no_more_images_are_read_ahead_than_three_blocks(
+    clip: ClipModel, images: list[ImageFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[ImageFile] = []
+    ahead: list[int] = []
+    original = ClipModel._pixels
+
+    def counted(self: ClipModel, image: ImageFile) -> object:
+        read.append(image)
+        return original(self, image)
+
+    monkeypatch.setattr(ClipModel, "_pixels", counted)
+    for number, block in enumerate(clip._blocks(images * 10)):
+        ahead.append(len(read) - 4 * number - len(block))
+    assert len(read) == 70
+    assert max(ahead) <= 8, "two blocks of 4"

@@ -24,7 +24,8 @@ from shared.contracts.skills import (
 )
 from shared.datasets import Query
 from shared.knobs import Knobs
-from shared.ranking import Matrix, rank_gallery
+from shared.ranking import rank_gallery
+from shared.ranking_layout import Matrix
 from shared.settings import Settings
 from tests.unit.broker.fake_agents import DIMENSIONS, FakeAgents, text_vector
 from tests.unit.broker.fake_bus import FakeBus

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import pytest
 
-from shared.contracts.skills import ListKind, ListRequest
+from shared import exact_ranking
+from shared.contracts.skills import ListKind, ListRequest, RankedList, RankGallery
 from shared.errors import ItemError
-from shared.ranking import Matrix, best_rows, decode_list, encode_list, rank_lists
+from shared.exact_ranking import rank_exactly
+from shared.half_precision import to_float32
+from shared.ranking import Ranked, decode_list, encode_list, rank_galleries, rank_gallery
+from shared.ranking_layout import Matrix, StoredMatrix, Wanted
 
 ROWS, DIMENSIONS = 2500, 16
 
@@ -21,11 +27,35 @@ IMAGES, CAPTIONS = _unit(ROWS, 1), _unit(ROWS, 2)
 TEXTS = {"v1": _unit(3, 3), "v2": _unit(1, 4), "text": _unit(1, 5)}
 
 
-def _rows(kind: ListKind, text_set: str = "v1", **options: object) -> list[int]:
-    settings: dict[str, object] = {"text_weight": 0.15, "depth": 10, "searchable": ROWS}
-    settings |= {"image_embeddings": IMAGES, "caption_embeddings": CAPTIONS, **options}
-    lists = [ListRequest("x", kind, text_set)]
-    (ranked,) = rank_lists(lists=lists, text_embeddings=TEXTS, **settings)  # type: ignore[arg-type]
+class _Gallery(NamedTuple):
+    image_embeddings: StoredMatrix = IMAGES
+    caption_embeddings: StoredMatrix = CAPTIONS
+    searchable: int = ROWS
+
+
+def _ask(lists: list[ListRequest], **options: Any) -> Ranked:
+    """A request with the texts of TEXTS; "v1.0" is the first text of set v1."""
+    embeddings = {
+        f"{name}.{place}": vector.tobytes()
+        for name, vectors in TEXTS.items()
+        for place, vector in enumerate(vectors)
+    }
+    text_sets = {
+        name: tuple(f"{name}.{place}" for place in range(len(of))) for name, of in TEXTS.items()
+    }
+    settings: dict[str, Any] = {"text_weight": 0.15, "depth": 10, **options}
+    return Ranked(RankGallery("key", text_sets, tuple(lists), **settings), embeddings)
+
+
+def _ranked(lists: list[ListRequest], gallery: _Gallery, **options: Any) -> list[RankedList]:
+    asked = _ask(lists, **options)
+    return list(rank_gallery(asked.request, gallery, asked.text_embeddings).lists)
+
+
+def _rows(kind: ListKind, text_set: str = "v1", **options: Any) -> list[int]:
+    names = ("image_embeddings", "caption_embeddings", "searchable")
+    gallery = _Gallery(**{name: options.pop(name) for name in names if name in options})
+    (ranked,) = _ranked([ListRequest("x", kind, text_set)], gallery, **options)
     return decode_list(ranked).rows.tolist()
 
 
@@ -48,7 +78,7 @@ def test_every_kind_of_list_follows_its_formula() -> None:
 
 def test_scores_come_with_the_rows_rounded_to_six_decimals() -> None:
     lists = [ListRequest("v2.visual", "visual", "v2"), ListRequest("v1.hybrid", "hybrid", "v1")]
-    ranked = rank_lists(IMAGES, CAPTIONS, ROWS, lists, TEXTS, 0.15, 5)
+    ranked = _ranked(lists, _Gallery(), depth=5)
     assert [entry.name for entry in ranked] == ["v2.visual", "v1.hybrid"]
     scored = decode_list(ranked[0])
     expected = (IMAGES @ TEXTS["v2"][0])[scored.rows]
@@ -60,8 +90,8 @@ def test_scores_come_with_the_rows_rounded_to_six_decimals() -> None:
 def test_a_list_has_the_same_bytes_whatever_is_ranked_with_it() -> None:
     alone = ListRequest("v1.hybrid", "hybrid", "v1")
     many = [ListRequest(f"v2.{kind}", kind, "v2") for kind in ("textual", "visual", "hybrid")]
-    (first,) = rank_lists(IMAGES, CAPTIONS, ROWS, [alone], TEXTS, 0.15, 50)
-    together = rank_lists(IMAGES, CAPTIONS, ROWS, [*many, alone], TEXTS, 0.15, 50)
+    (first,) = _ranked([alone], _Gallery(), depth=50)
+    together = _ranked([*many, alone], _Gallery(), depth=50)
     assert together[-1] == first
 
 
@@ -80,7 +110,7 @@ def test_failed_rows_are_in_no_list_that_needs_them() -> None:
     no_image, no_caption = _rows("hybrid")[:2]
     images[no_image] = 0.0
     captions[no_caption] = 0.0
-    failed: dict[str, object] = {"image_embeddings": images, "caption_embeddings": captions}
+    failed: dict[str, Any] = {"image_embeddings": images, "caption_embeddings": captions}
     assert not {no_image, no_caption} & set(_rows("hybrid", depth=ROWS, **failed))
     assert no_image not in _rows("visual", depth=ROWS, **failed)
     assert no_caption in _rows("visual", depth=ROWS, **failed)
@@ -123,8 +153,6 @@ def test_more_rows_than_there_are_gives_all() -> None:
         ("visual", "v9", {}, "text set 'v9' has no embedding"),
         ("image_only", "", {}, "needs a reference"),
         ("image_only", "", {"reference_row": ROWS}, "needs a reference"),
-        ("visual", "v1", {"depth": 0}, "depth is 0"),
-        ("visual", "v1", {"text_weight": 1.5}, "text_weight is 1.5"),
         ("visual", "v1", {"excluded_rows": (-1,)}, "excluded row -1"),
         ("visual", "v1", {"subset_rows": (ROWS,)}, f"subset row {ROWS}"),
         ("visual", "v1", {"image_embeddings": IMAGES[:, :8]}, "do not fit"),
@@ -137,9 +165,80 @@ def test_a_request_that_cannot_be_ranked_says_why(
         _rows(kind, text_set, **options)
 
 
-def test_selection_agrees_with_sorting_when_scores_tie_across_the_cut() -> None:
-    scores = np.round(np.random.default_rng(9).random(3000), 2).astype(np.float32)
-    for depth in (1, 7, 100, 2999, 3000):
-        best = best_rows(scores, np.arange(3000), depth)
-        assert best.rows.tolist() == _by_hand(scores, depth)
-        np.testing.assert_array_equal(best.scores, scores[best.rows])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("depth", [1, 100, 2000])
+def test_the_pass_agrees_with_sorting_everything(
+    dtype: type[np.floating[Any]], threads: int, depth: int
+) -> None:
+    """Coarse numbers tie everywhere, also across the cut and across the threads' borders."""
+    images = (np.round(IMAGES * 8) / 8).astype(dtype)
+    captions = (np.round(CAPTIONS * 8) / 8).astype(dtype)
+    images[::97] = 0.0
+    draw = np.random.default_rng(11)
+    wanted = [
+        Wanted(vector.tobytes(), *weights, excluded, subset)
+        for vector in np.round(_unit(30, 12) * 4) / 8
+        for weights in ((1.0, 0.0), (0.0, 1.0), (0.75, 0.25), (0.5, 0.5))
+        for excluded in ((), (3, 1024))
+        for subset in (None, tuple(sorted(draw.choice(ROWS, 700, replace=False).tolist())))
+    ]
+    best = rank_exactly(images, captions, ROWS - 100, wanted, depth, threads)
+    for one, ranking in zip(wanted[::31], best[::31], strict=True):
+        vector = np.frombuffer(one.vector, np.float32).astype(np.float64)
+        scores = one.image_weight * (images.astype(np.float64) @ vector)
+        scores += one.caption_weight * (captions.astype(np.float64) @ vector)
+        rows = set(range(ROWS - 100) if one.subset is None else one.subset) - set(one.excluded)
+        rows = {row for row in rows if row < ROWS - 100}
+        if one.image_weight:
+            rows -= set(range(0, ROWS, 97))
+        if one.caption_weight:
+            rows -= set(np.flatnonzero(~captions.any(axis=1)).tolist())
+        expected = sorted(rows, key=lambda row: (-round(float(scores[row]), 6), row))[:depth]
+        assert ranking.rows.tolist() == expected
+        np.testing.assert_allclose(ranking.scores, scores[expected], atol=1e-6)
+
+
+def test_a_batch_gives_every_request_the_bytes_it_gets_alone() -> None:
+    """Other texts, λ, depths, exclusions and subsets beside it change nothing."""
+    kinds: tuple[ListKind, ...] = ("visual", "textual", "hybrid")
+    lists = [ListRequest(f"{text}.{kind}", kind, text) for text in TEXTS for kind in kinds]
+    asked = [
+        _ask(
+            lists[place % 3 :],
+            text_weight=place / 40,
+            depth=5 + place,
+            excluded_rows=(place, 2000 + place),
+            subset_rows=None if place % 4 else tuple(range(place, ROWS, 3)),
+            reference_row=place,
+        )
+        for place in range(40)
+    ]
+    together = rank_galleries(asked, _Gallery())
+    for one, answer in zip(asked, together, strict=True):
+        assert rank_gallery(one.request, _Gallery(), one.text_embeddings) == answer
+
+
+def test_one_request_that_cannot_be_ranked_leaves_the_others_alone() -> None:
+    good, bad = _ask([ListRequest("x", "visual", "v1")]), _ask([ListRequest("x", "visual", "v9")])
+    first, second = rank_galleries([bad, good], _Gallery())
+    assert isinstance(first, ItemError)
+    assert second == rank_gallery(good.request, _Gallery(), good.text_embeddings)
+
+
+def test_wide_products_sum_as_narrow_ones_or_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BLAS whose sums depend on the number of columns gets groups of 8, and the same bytes."""
+    wanted = [Wanted(vector.tobytes(), 1.0, 0.0) for vector in _unit(60, 13)]
+    wide = rank_exactly(IMAGES, CAPTIONS, ROWS, wanted, 50)
+    monkeypatch.setattr(exact_ranking, "_sums_alike", lambda dimensions, columns: False)
+    for narrow, one in zip(rank_exactly(IMAGES, CAPTIONS, ROWS, wanted, 50), wide, strict=True):
+        np.testing.assert_array_equal(narrow.rows, one.rows)
+        np.testing.assert_array_equal(narrow.scores, one.scores)
+
+
+def test_every_float16_becomes_the_same_float32() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    out = np.empty(len(finite), np.float32)
+    to_float32(finite.view(np.int16), out)
+    np.testing.assert_array_equal(out.view(np.int32), finite.astype(np.float32).view(np.int32))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared.errors import ConfigurationError
 from shared.fusion import fuse, interleave, rrf
-from shared.ranking import ScoredRows
+from shared.scored_keys import ScoredRows
 
 
 def _scored(rows: list[int], scores: list[float]) -> ScoredRows:
