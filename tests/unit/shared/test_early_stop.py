@@ -163,7 +163,7 @@ def test_a_head_that_is_settled_early_is_left_early() -> None:
 
 def test_a_caption_that_does_not_fit_spares_the_image() -> None:
     by_caption = np.array([1.0, 0.0, 0.0, 1.0])
-    case = Case([1.0, 0.9, 0.8, 0.7], np.ones(4), by_caption, 1, (0.5, 0.5), "both")
+    case = Case([1.0, 1.0, 1.0, 1.0], np.ones(4), by_caption, 1, (0.5, 0.5), "both")
     found = ask_in_random_order(case, 0)[2]
     assert found.captions.tolist() == [True, False, False, False]
     worse = case._replace(by_image=np.array([0.0, 1.0, 1.0, 1.0]))
