@@ -145,7 +145,7 @@ def ask_naively(model: VllmModel, world: World, query: QueryState, rows: Sequenc
         async def one(token_ids: list[int], seen: tuple[ImageFile, ...]) -> None:
             async with budget:
                 pixels = await model._decoded(seen) if seen else None
-                await model._forward(token_ids, seen, pixels, sampling, Urgency.BACKGROUND)
+                await model._forward(token_ids, seen, pixels, sampling, Urgency.BENCHMARK)
 
         await asyncio.gather(*map(one, ids, images))
 
