@@ -272,5 +272,5 @@ def _compared(state: QueryState, verified: list[int], head: int | None, knobs: K
     rows, p_yes = state.comparisons.table()
     known = dict(zip(rows.tolist(), p_yes[:, 0].tolist(), strict=True))
     first = [known.get(row, float("nan")) for row in verified[:alpha]]
-    order = order_by_merit(comparison_merits(first, knobs.compare_soft))
+    order = order_by_merit(comparison_merits(first, knobs.compare_order, knobs.rrf_k))
     return [verified[place] for place in order] + verified[alpha:]

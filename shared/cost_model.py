@@ -107,7 +107,8 @@ class Workload:
         gallery: images to caption first; 0 = the image database is there.
         candidates: k', verified per query; `verified_share` of them where verification stops early.
         max_tiles: tiles an image is cut into at most.
-        resident_share: images whose prefix is still in the engine from earlier queries.
+        resident_share: of the images and captions, those whose prefix is still in the engine from
+            earlier queries.
         shared_prefix: image and instruction are computed once for all questions about an image.
         answer_tokens: tokens written per answer.
     """
@@ -211,7 +212,8 @@ def costs(
         parts["verify images"] = part(asked, read, prefix, written, seen)
     if work.verify_captions:
         prefix = words.caption + words.instruction
-        read = (candidates if work.shared_prefix else asked) * prefix + asked * words.question
+        new = candidates * (1 - work.resident_share)
+        read = (new if work.shared_prefix else asked) * prefix + asked * words.question
         parts["verify captions"] = part(asked, read, prefix, written, 0)
     return parts
 

@@ -100,10 +100,13 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True):
     compare_top: Annotated[
         int, Meta(ge=1, le=100_000, description="α, how many candidates are compared")
     ] = 10
-    compare_soft: Annotated[
-        bool,
-        Meta(description="order the compared by P(yes), instead of moving accepted ones first"),
-    ] = False
+    compare_order: Annotated[
+        Literal["accept", "probability", "fused"],
+        Meta(
+            description="how the compared are ordered: accepted ones first, by P(yes) alone, or by"
+            " reciprocal rank fusion of P(yes) and the rank before"
+        ),
+    ] = "accept"
     baselines: Annotated[
         bool,
         Meta(description="also rank by the reference image alone, the text alone, and their sum"),

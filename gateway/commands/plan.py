@@ -39,7 +39,7 @@ def plan(
         float, typer.Option(min=0, max=1, help="of the candidates, where verification stops early")
     ] = 1.0,
     resident_share: Annotated[
-        float, typer.Option(min=0, max=1, help="of the images, known from earlier queries")
+        float, typer.Option(min=0, max=1, help="of images and captions, known from earlier queries")
     ] = 0.0,
     shared_prefix: Annotated[
         bool, typer.Option(help="an image is computed once for all questions about it")

@@ -173,6 +173,7 @@ def measured(
     start_s = time.perf_counter()
     result = work()
     seconds = time.perf_counter() - start_s
+    print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
     spent, seen = Counter(model.counters), Counter(looked_at)
     spent.subtract(before)
     seen.subtract(looked)

@@ -34,7 +34,7 @@ KNOBS = Knobs(
     stages=("coarse", "verify", "compare"),
     top_k=20,
     compare_top=5,
-    compare_soft=True,
+    compare_order="probability",
     baselines=True,
 )
 QUERY = Query(query_id="q1", reference_id="7", modification_text="make it red", target_ids=("3",))
