@@ -41,6 +41,9 @@ def plan(
     resident_share: Annotated[
         float, typer.Option(min=0, max=1, help="of images and captions, known from earlier queries")
     ] = 0.0,
+    cached_share: Annotated[
+        float, typer.Option(min=0, max=1, help="of the candidates, answered in earlier runs")
+    ] = 0.0,
     shared_prefix: Annotated[
         bool, typer.Option(help="an image is computed once for all questions about it")
     ] = True,
@@ -62,6 +65,7 @@ def plan(
         max_tiles=max_tiles,
         verified_share=verified_share,
         resident_share=resident_share,
+        cached_share=cached_share,
         shared_prefix=shared_prefix,
     )
     parts = costs(work, size, card)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 BEGIN, END = "<!-- written by `make bench-verification` -->", "<!-- end of verification -->"
-FEWER_COLD, FEWER_WARM, MOST_LOOKED_AT = 10.0, 50.0, 0.45
+FEWER_COLD, FEWER_WARM, MOST_LOOKED_AT, MOST_OFF = 10.0, 50.0, 0.45, 0.1
 
 
 class Row(NamedTuple):
@@ -57,6 +57,8 @@ def targets(rows: Sequence[Row], top_k: int) -> list[tuple[str, bool]]:
     naive, cold, warm, cached, early, *_ = rows
     share = early.images / top_k
     comparable = [row.same_best for row in rows if row.same_best is not None]
+    planned = [(row.predicted, row.prefilled) for row in rows if row.predicted is not None]
+    off = max(abs(plan / counted - 1) for plan, counted in planned)
     new, known = naive.prefilled / cold.prefilled, naive.prefilled / warm.prefilled
     return [
         (f"new images: {new:.1f} x fewer tokens (aimed at {FEWER_COLD:.0f})", new >= FEWER_COLD),
@@ -66,6 +68,7 @@ def targets(rows: Sequence[Row], top_k: int) -> list[tuple[str, bool]]:
             f"early stop: {share:.0%} of the images looked at (at most {MOST_LOOKED_AT:.0%})",
             share <= MOST_LOOKED_AT,
         ),
+        (f"`xr plan` off by {off:.1%} at most (aimed at {MOST_OFF:.0%})", off <= MOST_OFF),
         ("the same best 10 wherever they can be compared", all(comparable)),
     ]
 
