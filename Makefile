@@ -109,6 +109,10 @@ test-vllm: env-vllm ## the tests that need real vLLM (on CPU; about five minutes
 	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
 	  $(VLLM_VENV)/bin/python -m pytest tests/with_vllm -p no:cacheprovider -W default
 
+bench-verification: env-vllm ## tokens, requests and candidates per query of verification, through real vLLM
+	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	  $(VLLM_VENV)/bin/python -m tests.benchmarks.verification --page docs/performance.md
+
 lock-vllm: env ## write the lock files of the two vLLM environments anew
 	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --python-version 3.11 \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements-vllm.lock

@@ -1,8 +1,9 @@
-"""The thread that all models of a process run on, and what it is doing."""
+"""The threads that the models of a process run on, and what they are doing."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ Outcome = TypeVar("Outcome")
 _DEAD = {"AcceleratorError", "EngineDeadError"}
 """What engines call their own death: torch that of a GPU context, vllm that of its process. The
 engines themselves are not imported here."""
+_MOST_AT_ONCE = 1024
+"""Threads; the consumers bound what is under way, and idle threads are used again."""
 _OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
 
 
@@ -26,7 +29,7 @@ class MemoryFullError(TransientError):
 
 
 class Engine:
-    """Runs work on one thread, as models aren't re-entrant, and knows since when.
+    """Runs work on one thread, as most models aren't re-entrant, and knows since when.
 
     Args:
         limit_s: work that takes longer counts as hung.
@@ -34,15 +37,16 @@ class Engine:
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
-        self._threads = ThreadPoolExecutor(1, "models")
-        self._began_s: float | None = None
+        self._thread = ThreadPoolExecutor(1, "models")
+        self._threads: ThreadPoolExecutor | None = None
+        self._begun_s: dict[object, float] = {}
         self._passed_s: float | None = None
 
     @property
     def busy_for_s(self) -> float:
-        """How long the work under way has taken; 0 when there is none."""
-        began_s = self._began_s
-        return 0.0 if began_s is None else time.monotonic() - began_s
+        """How long the oldest work under way has taken; 0 when there is none."""
+        begun_s = list(self._begun_s.values())
+        return time.monotonic() - min(begun_s) if begun_s else 0.0
 
     @property
     def is_hung(self) -> bool:
@@ -65,7 +69,7 @@ class Engine:
     ) -> asyncio.Future[Outcome]:
         """Queue work on the thread that may take as long as it wants."""
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._threads, lambda: work(*given, **named))
+        return loop.run_in_executor(self._thread, lambda: work(*given, **named))
 
     def run(
         self,
@@ -73,25 +77,45 @@ class Engine:
         *given: Given.args,
         **named: Given.kwargs,
     ) -> asyncio.Future[Outcome]:
-        """Queue work on the thread.
+        """Queue work on the one thread, in the caller's context.
 
         Raises (when awaited):
             EngineDeadError: the engine is gone for good.
             MemoryFullError: with less at once it may work.
         """
+        return self._run(self._thread, lambda: work(*given, **named))
 
+    def run_beside(
+        self,
+        work: Callable[Given, Outcome],
+        *given: Given.args,
+        **named: Given.kwargs,
+    ) -> asyncio.Future[Outcome]:
+        """The same on a thread of its own: for models that many threads may ask at once."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_MOST_AT_ONCE, "asking")
+        return self._run(self._threads, lambda: work(*given, **named))
+
+    def _run(
+        self, threads: ThreadPoolExecutor, work: Callable[[], Outcome]
+    ) -> asyncio.Future[Outcome]:
         def timed() -> Outcome:
-            self._began_s = time.monotonic()
+            mark = object()
+            self._begun_s[mark] = time.monotonic()
             try:
-                return _naming_its_end(lambda: work(*given, **named))
+                return _naming_its_end(work)
             finally:
-                self._began_s = None
+                del self._begun_s[mark]
 
-        return asyncio.get_running_loop().run_in_executor(self._threads, timed)
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(threads, lambda: context.run(timed))
 
     def close(self) -> None:
         """Nothing more is begun; what is under way can't be interrupted."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._thread, self._threads):
+            if threads is not None:
+                threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _naming_its_end(work: Callable[[], Outcome]) -> Outcome:

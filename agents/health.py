@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from agents.engine import Engine
 from shared.bus.consumer import Consumer
@@ -16,12 +17,17 @@ _TURN_S = 0.5
 class Health:
     """Facts for the probes; read by threads other than the event loop's.
 
+    Attributes:
+        consumers: the loops that take messages, once they do.
+        spent: by agent, what answering has cost.
+
     Args:
         canary_s: an item should pass the model at least this often; 0 = nobody looks.
     """
 
     def __init__(self, engine: Engine, canary_s: float) -> None:
         self.consumers: Sequence[Consumer] = ()
+        self.spent: Mapping[str, Counter[str]] = {}
         self._engine = engine
         self._canary_s = canary_s
         self._runs: Sequence[asyncio.Task[None]] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -55,6 +55,7 @@ class _Figures(Collector):
                 counter.add_metric([consumer.agent], getattr(consumer, attribute))
             yield counter
         yield from _work(consumers)
+        yield from _spent(self._health.spent)
         yield from _caches()
 
 
@@ -84,6 +85,18 @@ def _work(consumers: Sequence[Consumer]) -> Iterator[Metric]:
         if work.last_ended_s is not None:
             idle.add_metric(label, time.monotonic() - work.last_ended_s)
     yield from (in_flight, busy, asked, largest, idle, seconds)
+
+
+def _spent(spent: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    for name in sorted({name for costs in spent.values() for name in costs}):
+        counter = CounterMetricFamily(
+            f"xr_agent_model_{name.removeprefix('model_')}",
+            "What answering has cost: see docs/performance.md, Counters.",
+            labels=["agent"],
+        )
+        for agent, costs in spent.items():
+            counter.add_metric([agent], costs.get(name, 0))
+        yield counter
 
 
 def _caches() -> Iterator[Metric]:

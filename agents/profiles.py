@@ -6,10 +6,12 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
+from agents.backends.answer_cache import AnswerCache
+from agents.backends.cached_model import CachedModel
 from agents.backends.contract import EmbeddingModel, LanguageModel
 from shared.contracts.skills import AgentName
 from shared.errors import ConfigurationError
@@ -17,6 +19,8 @@ from shared.profile_files import find_profile, read_profile
 from shared.settings import Settings
 
 BACKENDS = {
+    "vllm": "agents.backends.vllm:load",
+    "openai": "agents.backends.openai:load",
     "open_clip": "agents.backends.open_clip:load",
     "transformers": "agents.backends.transformers:load",
     "zero_cost": "agents.backends.zero_cost:language_model",
@@ -168,12 +172,16 @@ def model_of(profile: Profile, role: str, settings: Settings) -> ModelSpec:
 
 
 def load_models(
-    profile: Profile, agents: Iterable[AgentName], settings: Settings | None = None
+    profile: Profile,
+    agents: Iterable[AgentName],
+    settings: Settings | None = None,
+    cache: AnswerCache | None = None,
 ) -> dict[str, Model]:
     """Role -> model for the roles of these agents; each is loaded once, others not at all.
 
     Args:
         settings: name the models whose checkpoint the profile leaves open; None = the defaults.
+        cache: where language models keep what they have answered; None = nowhere.
     Raises: ConfigurationError: no such folder, or a backend that refuses an option or an import.
     """
     roles = [role for agent in agents for role in AGENT_ROLES[agent]]
@@ -183,7 +191,8 @@ def load_models(
         name, spec = profile.model_name(role), model_of(profile, role, settings or Settings())
         key = (name, spec.checkpoint, spec.revision)
         if key not in loaded:
-            loaded[key] = _load_model(name, spec, profile.folder)
+            model = _load_model(name, spec, profile.folder)
+            loaded[key] = model if cache is None or role == "clip" else _kept(model, cache)
         models[role] = loaded[key]
     return models
 
@@ -197,6 +206,14 @@ def _load_model(name: str, spec: ModelSpec, profile_folder: Path) -> Model:
         arguments["revision"] = spec.revision
     _check_arguments(name, spec.backend, factory, arguments)
     model: Model = factory(**arguments)
+    return model
+
+
+def _kept(model: Model, cache: AnswerCache) -> Model:
+    """With its answers kept, if it says exactly which weights they come from."""
+    identity = model.describe()
+    if identity.get("digest") or identity.get("revision"):
+        return CachedModel(cast(LanguageModel, model), cache)
     return model
 
 

@@ -46,7 +46,8 @@ def warm_up(models: Mapping[str, Model], prompts: PromptSet) -> None:
     with tempfile.TemporaryDirectory() as folder:
         image = _sample_image(Path(folder))
         for role, model in models.items():
-            outcome = _try(role, model, prompts, image)
+            # an answer given before says nothing of the model now
+            outcome = _try(role, getattr(model, "uncached", model), prompts, image)
             if isinstance(outcome, ItemError):
                 raise ConfigurationError(f"the model of role {role} fails to warm up: {outcome}")
 

@@ -8,13 +8,15 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from agents.backends.answer_cache import open_answer_cache
 from agents.backends.contract import EmbeddingModel, LanguageModel
 from agents.caching import counted_caches
 from agents.engine import Engine
@@ -24,8 +26,10 @@ from agents.profiles import AGENT_ROLES, SKILL_ROLES, Model, load_models, load_p
 from agents.prompting import PromptSet, load_prompts
 from agents.question.skills import QuestionAgent
 from agents.similarity.skills import SimilarityAgent
+from agents.spending import SharedClock, shares, tallied
 from agents.stores import Databases, Galleries
 from agents.warm_up import warm_up
+from shared.bus.asking import Answered
 from shared.bus.connection import connect, wait_until_reachable
 from shared.bus.consumer import Consumer, EngineDeadError
 from shared.contracts.messages import Failure, RequestMessage
@@ -45,11 +49,20 @@ _LONGEST_CANARY_PAUSE_S = 5.0
 
 @dataclass(frozen=True)
 class ServedAgent:
-    """One agent of this process: its skills, and the identity its heartbeats carry (JSON)."""
+    """One agent of this process.
+
+    Attributes:
+        answer: its skills.
+        identity: what its heartbeats carry (JSON).
+        concurrency: messages its models answer at once; 1 = in batches, on the one thread.
+        spent: what answering has cost since the start, see `agents.spending`.
+    """
 
     name: AgentName
     answer: Answer
     identity: str
+    concurrency: int = 1
+    spent: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
     profile = load_profile(settings.profile)
     prompts = load_prompts(profile.prompts)
     started = time.monotonic()
-    models = load_models(profile, names, settings)
+    models = load_models(profile, names, settings, open_answer_cache(settings))
     loaded = time.monotonic()
     warm_up(models, prompts)
     logger.info(
@@ -84,6 +97,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
             name,
             _answer(name, models, prompts, galleries, databases),
             json.dumps(agent_identity(name, models, prompts)),
+            min(getattr(models[role], "concurrency", 1) for role in AGENT_ROLES[name]),
         )
         for name in names
     ]
@@ -134,13 +148,15 @@ async def serve(
         if not await _reachable(redis, stop):
             return True
         worker = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}"
+        clock = SharedClock()
         consumers = [
             Consumer(
                 redis,
                 agent.name,
-                _handler(agent, engine),
+                _handler(agent, engine, clock),
                 worker=worker,
                 max_batch=settings.max_batch,
+                concurrency=agent.concurrency,
                 max_wait_ms=settings.max_wait_ms,
                 lease_s=settings.lease_s,
                 max_deliveries=settings.max_deliveries,
@@ -150,6 +166,7 @@ async def serve(
             )
             for agent in prepared.agents
         ]
+        health.spent = {agent.name: agent.spent for agent in prepared.agents}
         engine.passed()  # warm-up was the first real item
         names = ", ".join(agent.name for agent in prepared.agents)
         logger.info("serving %s as %s", names, worker)
@@ -238,18 +255,32 @@ async def _keep_proving(engine: Engine, canary: Callable[[], None], every_s: flo
 
 
 def _handler(
-    agent: ServedAgent, engine: Engine
-) -> Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Result | Failure]]]:
-    async def handle(messages: Sequence[RequestMessage]) -> Sequence[Result | Failure]:
+    agent: ServedAgent, engine: Engine, clock: SharedClock
+) -> Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Answered]]]:
+    run = engine.run if agent.concurrency == 1 else engine.run_beside
+
+    async def handle(messages: Sequence[RequestMessage]) -> Sequence[Answered]:
         started = time.monotonic()
-        answers = await engine.run(agent.answer, messages)
-        if any(not isinstance(answer, Failure) for answer in answers):
+        answers = await run(_answered, agent, clock, messages)
+        for answer in answers:
+            agent.spent.update(answer.spent)  # type: ignore[arg-type]
+        if any(not isinstance(answer.body, Failure) for answer in answers):
             engine.passed()
         elapsed_ms = (time.monotonic() - started) * 1000
         logger.debug("%s answered %d requests in %.1f ms", agent.name, len(messages), elapsed_ms)
         return answers
 
     return handle
+
+
+def _answered(
+    agent: ServedAgent, clock: SharedClock, messages: Sequence[RequestMessage]
+) -> list[Answered]:
+    """The answers, each with its share of what they cost together."""
+    with tallied() as spent, clock.working(spent):
+        answers = agent.answer(messages)
+    parts = shares(spent, len(messages))
+    return [Answered(*each) for each in zip(answers, parts, strict=True)]
 
 
 def _answer(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgspec.structs import replace
 
 from broker.agents_client import Ask
 from broker.query_state import QueryState, Verification, verification_of
-from broker.stages import candidates_to_compare, candidates_to_verify, verifies
+from broker.stages import candidates_to_compare, verifies
+from broker.verification import AskAbout, Side, in_chunks, verify
 from shared.contracts.limits import MAX_TEXT_CHARACTERS, too_long
 from shared.contracts.skills import (
+    Answers,
     CandidatesCompared,
     CandidatesVerified,
     CompareCandidates,
@@ -22,7 +23,9 @@ from shared.contracts.skills import (
     ImageImagined,
     ImagineImage,
     ImagineText,
+    ItemFailure,
     ProposeQuestions,
+    Proposition,
     QuestionsProposed,
     RankGallery,
     Request,
@@ -36,11 +39,10 @@ from shared.dialogues import NOTHING_SAID, Dialogue, dialogue_before
 from shared.errors import ItemError
 from shared.knobs import Knobs
 from shared.ranking import decode_list
+from shared.tasks import both
 
 Answer = TypeVar("Answer", bound=Result)
-First = TypeVar("First")
-Second = TypeVar("Second")
-Part = TypeVar("Part")
+Answered: TypeAlias = Answers | ItemFailure
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,7 @@ async def answer_query(
         subset_lists=() if subset_ranked is None else subset_ranked.lists,
         text_embeddings=gallery_ranked.text_embeddings,
     )
-    candidates = candidates_to_verify(state, knobs)
-    questions = tuple(proposition.question for proposition in proposed.propositions)
-    image_answers, caption_answers = await both(
-        part.verify_images(candidates, questions), part.verify_captions(candidates, questions)
-    )
-    state = replace(state, image_answers=image_answers, caption_answers=caption_answers)
+    state = await verify(state, knobs, part.verify_by(proposed.propositions), space.verify_chunk)
     comparisons = await part.compare(candidates_to_compare(state, knobs))
     return replace(state, comparisons=comparisons)
 
@@ -222,31 +219,20 @@ class _Parts:
         )
         return await self._ask("propose", "0", body, QuestionsProposed)
 
-    async def verify_images(
-        self, rows: Sequence[int], questions: tuple[str, ...]
-    ) -> Verification | None:
-        """P(yes) of each question about each candidate's image."""
-        if not questions or self._knobs.verify_mode == "textual":
-            return None
+    def verify_by(self, propositions: Sequence[Proposition]) -> AskAbout:
+        """What asks these propositions about candidates' images or captions: P(yes) of each."""
+        questions = tuple(proposition.question for proposition in propositions)
 
-        async def verify(part: str, chunk: tuple[int, ...]) -> CandidatesVerified:
-            body = VerifyImages(self._space.gallery, chunk, questions)
-            return await self._ask("verify_image", part, body, CandidatesVerified)
+        async def ask_about(side: Side, part: str, rows: tuple[int, ...]) -> Sequence[Answered]:
+            body: VerifyImages | VerifyCaptions = (
+                VerifyImages(self._space.gallery, rows, questions)
+                if side == "image"
+                else VerifyCaptions(self._space.database, rows, questions)
+            )
+            answer = await self._ask(f"verify_{side}", part, body, CandidatesVerified)
+            return one_a_row(answer.results, rows)
 
-        return await self._in_chunks(rows, verify, len(questions))
-
-    async def verify_captions(
-        self, rows: Sequence[int], questions: tuple[str, ...]
-    ) -> Verification | None:
-        """P(yes) of each question about each candidate's caption."""
-        if not questions or self._knobs.verify_mode == "visual":
-            return None
-
-        async def verify(part: str, chunk: tuple[int, ...]) -> CandidatesVerified:
-            body = VerifyCaptions(self._space.database, chunk, questions)
-            return await self._ask("verify_caption", part, body, CandidatesVerified)
-
-        return await self._in_chunks(rows, verify, len(questions))
+        return ask_about
 
     async def compare(self, rows: Sequence[int]) -> Verification | None:
         """P(yes) that each candidate is the reference with the change made."""
@@ -254,30 +240,13 @@ class _Parts:
         if not rows or reference is None:
             return None
 
-        async def compare(part: str, chunk: tuple[int, ...]) -> CandidatesCompared:
+        async def compare(part: str, chunk: tuple[int, ...]) -> Sequence[Answered]:
             body = CompareCandidates(self._space.gallery, reference, chunk, self._text)
-            return await self._ask("compare", part, body, CandidatesCompared)
+            answer = await self._ask("compare", part, body, CandidatesCompared)
+            return one_a_row(answer.results, chunk)
 
-        return await self._in_chunks(rows, compare, 1)
-
-    async def _in_chunks(
-        self,
-        rows: Sequence[int],
-        verify: Callable[
-            [str, tuple[int, ...]], Awaitable[CandidatesVerified | CandidatesCompared]
-        ],
-        questions: int,
-    ) -> Verification:
-        """Ask about all rows, a chunk a message, all messages under way at once."""
-        size = self._space.verify_chunk
-        chunks = [tuple(rows[first : first + size]) for first in range(0, len(rows), size)]
-        answered = await together(
-            [verify(str(number), chunk) for number, chunk in enumerate(chunks)]
-        )
-        for chunk, answer in zip(chunks, answered, strict=True):
-            if len(answer.results) != len(chunk):
-                raise ItemError(f"{len(answer.results)} answers about {len(chunk)} candidates")
-        return verification_of(rows, [one for all_ in answered for one in all_.results], questions)
+        answers = await in_chunks(compare, rows, self._space.verify_chunk)
+        return verification_of(rows, list(answers.values()), 1)
 
     async def _ask(self, step: str, part: str, body: Request, kind: type[Answer]) -> Answer:
         result = await self._ask_agent(self._query.query_id, step, part, body)
@@ -326,22 +295,8 @@ def text_sets_of(
     return {name: texts for name, texts in sets.items() if texts}
 
 
-async def both(first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
-    """Both results; when both fail, the first one's error, whichever came first in time."""
-    one, two = await asyncio.gather(first, second, return_exceptions=True)
-    if isinstance(one, BaseException):
-        raise one
-    if isinstance(two, BaseException):
-        raise two
-    return one, two
-
-
-async def together(parts: Sequence[Awaitable[Part]]) -> list[Part]:
-    """All results in order; when some fail, the error of the first of them in order."""
-    results = await asyncio.gather(*parts, return_exceptions=True)
-    done: list[Part] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        done.append(result)
-    return done
+def one_a_row(results: Sequence[Answered], rows: Sequence[int]) -> Sequence[Answered]:
+    """Raises: ItemError: there are not as many answers as rows."""
+    if len(results) != len(rows):
+        raise ItemError(f"{len(results)} answers about {len(rows)} candidates")
+    return results

@@ -6,9 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from broker.query_state import QueryState
+from broker.query_state import QueryState, Verification
 from broker.results_table import TITLES
-from broker.stages import Rankings, final_stage, rankings_by_stage, subset_rankings_by_stage
+from broker.stages import (
+    Rankings,
+    best_to_settle,
+    final_stage,
+    rankings_by_stage,
+    subset_rankings_by_stage,
+    verifies,
+)
 from shared.datasets import Benchmark, Query
 from shared.knobs import BASELINES, Knobs
 from shared.metrics import RESAMPLES, by_tag, evaluate
@@ -132,6 +139,16 @@ def deviations(benchmark: Benchmark, knobs: Knobs) -> list[str]:
     found = list(benchmark.protocol.deviations)
     if knobs.exclude_reference not in (None, benchmark.protocol.exclude_reference):
         found.append(f"exclude_reference is {str(knobs.exclude_reference).lower()}")
+    best = best_to_settle(knobs) if verifies(knobs) else None
+    if best is not None:
+        protocol = benchmark.protocol
+        beyond = max((*protocol.recall_ks, *protocol.map_ks, *protocol.hits_ks), default=0)
+        if beyond > best:
+            found.append(
+                f"verify_depth {knobs.verify_depth}: the verified ranking is that of full"
+                f" verification up to rank {best}; metrics beyond (up to {beyond}) see candidates"
+                " that were not, or not wholly, verified"
+            )
     return found
 
 
@@ -141,6 +158,7 @@ def count(queries: Sequence[Query], states: States) -> dict[str, int]:
         (
             "queries", "answered", "failed", "missing", "with_fallback", "fallbacks",
             "without_questions", "candidate_failures", "without_ground_truth",
+            "images_verified", "captions_verified",
         ),
         0,
     )  # fmt: skip
@@ -157,7 +175,13 @@ def count(queries: Sequence[Query], states: States) -> dict[str, int]:
         counts["fallbacks"] += len(state.fallbacks)
         counts["without_questions"] += state.status == "ok" and not state.propositions
         counts["candidate_failures"] += len(state.item_failures)
+        counts["images_verified"] += _rows_in(state.image_answers)
+        counts["captions_verified"] += _rows_in(state.caption_answers)
     return counts
+
+
+def _rows_in(verification: Verification | None) -> int:
+    return 0 if verification is None else len(verification.rows) // 4
 
 
 def _stages_of(rankings: Iterable[Rankings]) -> list[str]:

@@ -129,14 +129,16 @@ def verification_of(
     table: list[tuple[float, ...]] = []
     failures: list[tuple[int, str]] = []
     for row, answer in zip(rows, answers, strict=True):
-        if isinstance(answer, Answers) and len(answer.p_yes) == questions:
-            table.append(answer.p_yes)
-            continue
-        table.append(unknown)
         if isinstance(answer, ItemFailure):
             failures.append((row, answer.reason))
+        elif len(answer.p_yes) == questions and all(0 <= p <= 1 for p in answer.p_yes):
+            table.append(answer.p_yes)
+            continue
+        elif len(answer.p_yes) == questions:
+            failures.append((row, f"answers {answer.p_yes} are no probabilities"))
         else:
             failures.append((row, f"{len(answer.p_yes)} answers to {questions} questions"))
+        table.append(unknown)
     return Verification(
         rows=np.asarray(rows, dtype="<i4").tobytes(),
         p_yes=np.array(table, dtype="<f4").tobytes(),

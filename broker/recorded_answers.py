@@ -54,12 +54,7 @@ Ranker: TypeAlias = Callable[[QueryState, RankGallery], GalleryRanked]
 
 
 class RecordedAnswers:
-    """An `Ask` that answers from states, and asks somebody else for what they do not hold.
-
-    Attributes:
-        candidates_asked, candidates_known: verifications and comparisons wanted of recorded
-            queries, and those of them that the record holds, counted over all queries.
-    """
+    """An `Ask` that answers from states, and asks somebody else for what they do not hold."""
 
     def __init__(
         self,
@@ -74,8 +69,6 @@ class RecordedAnswers:
             otherwise: also asked about queries that were not answered, and about candidates that
                 were not asked about. None: the former fail, the latter have failed (`NOT_ASKED`).
         """
-        self.candidates_asked = 0
-        self.candidates_known = 0
         self._states = states
         self._rank = rank
         self._steps = steps
@@ -115,8 +108,6 @@ class RecordedAnswers:
         known: Mapping[int, Answers | ItemFailure],
     ) -> Result:
         missing = tuple(row for row in body.rows if row not in known)
-        self.candidates_asked += len(body.rows)
-        self.candidates_known += len(body.rows) - len(missing)
         if missing and self._otherwise is not None:
             rest = _about(body, missing)
             answered = await self._otherwise(query_id, step, part, rest)

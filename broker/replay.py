@@ -7,12 +7,18 @@ wherever the record holds every answer that run would have asked for (coverage 1
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from broker.coordinator import SearchSpace, query_answerer
 from broker.query_state import QueryState
-from broker.recorded_answers import RecordedAnswers, ranked_again, ranked_as_recorded
+from broker.recorded_answers import (
+    NOT_ASKED,
+    RecordedAnswers,
+    ranked_again,
+    ranked_as_recorded,
+)
+from broker.stages import best_to_settle
 from shared.datasets import Query
 from shared.errors import ConfigurationError, ItemError
 from shared.knobs import Knobs, to_mapping
@@ -74,8 +80,16 @@ def replay(
         return replayed
 
     replayed = asyncio.run(answer_all())
-    asked = recorded.candidates_asked
-    return Replayed(replayed, recorded.candidates_known / asked if asked else 1.0)
+    return Replayed(replayed, _coverage(replayed.values()))
+
+
+def _coverage(states: Iterable[QueryState]) -> float:
+    asked = unknown = 0
+    for state in states:
+        answers = (state.image_answers, state.caption_answers, state.comparisons)
+        asked += sum(len(one.table()[0]) for one in answers if one is not None)
+        unknown += sum(reason == NOT_ASKED for _, _, reason in state.item_failures)
+    return (asked - unknown) / asked if asked else 1.0
 
 
 def check_replayable(recorded: Knobs, wanted: Knobs, after: After = "imagination") -> None:
@@ -100,9 +114,28 @@ def check_replayable(recorded: Knobs, wanted: Knobs, after: After = "imagination
             raise ConfigurationError(
                 f"{name} is {getattr(wanted, name)}: the recorded run has {most}"
             )
+    check_verified_as_deeply(recorded, wanted)
     check_same_verification(recorded, wanted)
     if after == "ranking":
         check_same_lists(recorded, wanted)
+
+
+def check_verified_as_deeply(recorded: Knobs, wanted: Knobs) -> None:
+    """Raises: ConfigurationError: more of the ranking is to be certain than the record settles."""
+    settled, best = best_to_settle(recorded), best_to_settle(wanted)
+    if settled is None or "verify" not in wanted.stages:
+        return
+    if best is None or best > settled:
+        raise ConfigurationError(
+            f"verify_depth is {wanted.verify_depth}"
+            + (
+                f" and compare_top {wanted.compare_top}"
+                if best not in (None, wanted.verify_depth)
+                else ""
+            )
+            + f": the recorded run stopped verifying when its best {settled} were certain; use at"
+            " most that, or begin a run with its record (restore) and let the agents answer more"
+        )
 
 
 def check_same_imagination(recorded: Knobs, wanted: Knobs) -> None:

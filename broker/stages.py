@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from broker.query_state import QueryState, Verification
 from shared.contracts.skills import RankedList
+from shared.early_stop import Known, Mask, Needed, needed
 from shared.fusion import Fused, fuse
 from shared.knobs import Knobs
 from shared.ranking import decode_list
@@ -59,20 +60,75 @@ def final_stage(knobs: Knobs) -> str:
     return VERIFIED if verifies(knobs) else COARSE
 
 
-def candidates_to_verify(state: QueryState, knobs: Knobs) -> list[int]:
-    """The best k' in coarse order, then the subset's members that are not among them."""
+class Candidates(NamedTuple):
+    """Whom verification may look at.
+
+    Attributes:
+        head: the best k' in coarse order, with their coarse scores.
+        subset: the rows of the query's subset, all of which is looked at; empty without one.
+    """
+
+    head: Fused
+    subset: Sequence[int]
+
+    def rows(self, looked_at: Mask | None = None) -> list[int]:
+        """Those of the head that are looked at (None: all), then the rest of the subset."""
+        rows = [row for row, _ in self.head]
+        if looked_at is not None:
+            rows = [rows[place] for place in np.flatnonzero(looked_at)]
+        known = set(rows)
+        return rows + [row for row in self.subset if row not in known]
+
+
+def candidates_to_verify(state: QueryState, knobs: Knobs) -> Candidates:
+    """The head and the subset, none where nothing is verified."""
     if not verifies(knobs) or not state.propositions:
-        return []
-    coarse = coarse_ranking(state.lists, knobs)
+        return Candidates([], [])
     subset = coarse_ranking(state.subset_lists, knobs) if state.subset_lists else []
-    return verified_candidates(coarse, subset, knobs.top_k)
+    coarse = coarse_ranking(state.lists, knobs)
+    return Candidates(coarse[: knobs.top_k], [row for row, _ in subset])
 
 
-def verified_candidates(coarse: Fused, subset: Fused, top_k: int) -> list[int]:
-    """The rows of the head, then those of the subset that are not among them."""
-    head = [row for row, _ in coarse[:top_k]]
-    known = set(head)
-    return head + [row for row, _ in subset if row not in known]
+def best_to_settle(knobs: Knobs) -> int | None:
+    """Verification may stop when so many of the best are certain; None = it looks at all.
+
+    Where stage 3 compares the first α, they must be the right ones.
+    """
+    if knobs.verify_depth == "full":
+        return None
+    return max(knobs.verify_depth, knobs.compare_top if compares(knobs) else 0)
+
+
+def needed_answers(
+    head: Fused, by_image: Known, by_caption: Known, best: int, knobs: Knobs
+) -> Needed:
+    """Whose image and whose caption the best N of the head depend on."""
+    return needed(
+        [score for _, score in head],
+        by_image,
+        by_caption,
+        best,
+        (knobs.visual_weight, knobs.textual_weight),
+        knobs.verify_mode,
+    )
+
+
+def looked_at(
+    candidates: Candidates, answers: HeadAnswers, questions: int, knobs: Knobs
+) -> tuple[list[int], list[int]]:
+    """The rows whose images, and those whose captions, a verification by |Q| questions looks at."""
+    best = best_to_settle(knobs)
+    if best is None:
+        return candidates.rows(), candidates.rows()
+    seen, read = answers.of_head(candidates.head, [questions])
+    needed = _needed_in_the_end(candidates.head, seen[0], read[0], best, knobs)
+    return candidates.rows(needed.images), candidates.rows(needed.captions)
+
+
+def _needed_in_the_end(head: Fused, seen: Scores, read: Scores, best: int, knobs: Knobs) -> Needed:
+    """When nothing more will be known: whoever has no answer has failed."""
+    asked = np.ones(len(head), dtype=bool)
+    return needed_answers(head, Known(seen, asked), Known(read, asked), best, knobs)
 
 
 def candidates_to_compare(state: QueryState, knobs: Knobs) -> list[int]:
@@ -121,20 +177,31 @@ def reranked(
 ) -> list[list[int]]:
     """The verified ranking by the first q propositions, for each q of `questions`.
 
+    Where verification stops early, the best N are those of full verification, in their order.
+    Behind them a candidate of which nothing was needed keeps its place, as one that failed does,
+    and one whose image was not needed is judged by its caption alone.
+
     Args:
-        head: k'; None = all of `coarse`.
+        head: k'; None = all of `coarse`, and all of it is looked at.
     """
     rows = [row for row, _ in coarse]
-    best = np.array(rows[:head], dtype=np.int64)
-    by_count = [count - 1 for count in questions]
+    first = coarse[:head]
+    best = best_to_settle(knobs) if head is not None else None
+    by_image, by_caption = answers.of_head(first, questions)
+    if best is not None:
+        for seen, read in zip(by_image, by_caption, strict=True):
+            used = _needed_in_the_end(first, seen, read, best, knobs)
+            seen[~used.images] = read[~used.captions] = np.nan
     final = final_scores(
-        [score for _, score in coarse[:head]],
-        answers.visual.of_rows(best)[by_count],
-        answers.textual.of_rows(best)[by_count],
+        [score for _, score in first],
+        by_image,
+        by_caption,
         (knobs.visual_weight, knobs.textual_weight),
         knobs.verify_mode,
     )
-    return [best[order_by_merit(scores)].tolist() + rows[len(best) :] for scores in final]
+    return [
+        [rows[place] for place in order_by_merit(scores)] + rows[len(first) :] for scores in final
+    ]
 
 
 class AnswersByRow(NamedTuple):
@@ -179,6 +246,12 @@ class HeadAnswers(NamedTuple):
             _scored(state, state.image_answers, knobs), _scored(state, state.caption_answers, knobs)
         )
 
+    def of_head(self, head: Fused, questions: Sequence[int]) -> tuple[Scores, Scores]:
+        """Scores by image and by caption, (len(questions), head), by the first q propositions."""
+        rows = np.array([row for row, _ in head], dtype=np.int64)
+        counts = [count - 1 for count in questions]
+        return self.visual.of_rows(rows)[counts], self.textual.of_rows(rows)[counts]
+
 
 def _scored(state: QueryState, verification: Verification | None, knobs: Knobs) -> AnswersByRow:
     expected = [proposition.expected for proposition in state.propositions]
@@ -199,5 +272,5 @@ def _compared(state: QueryState, verified: list[int], head: int | None, knobs: K
     rows, p_yes = state.comparisons.table()
     known = dict(zip(rows.tolist(), p_yes[:, 0].tolist(), strict=True))
     first = [known.get(row, float("nan")) for row in verified[:alpha]]
-    order = order_by_merit(comparison_merits(first, knobs.compare_soft))
+    order = order_by_merit(comparison_merits(first, knobs.compare_order, knobs.rrf_k))
     return [verified[place] for place in order] + verified[alpha:]

@@ -8,7 +8,7 @@ them. The figures are exactly those of one replay per combination.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,10 +19,12 @@ from broker.query_state import QueryState
 from broker.stages import (
     COARSE,
     VERIFIED,
+    Candidates,
     HeadAnswers,
+    best_to_settle,
     coarse_ranking,
+    looked_at,
     reranked,
-    verified_candidates,
     verifies,
 )
 from shared.contracts.skills import GalleryRanked, RankedList, RankGallery
@@ -126,12 +128,12 @@ def sweep(
                 for query_id, both in fused.items()
                 if verifies(of_head[0])
             }
-            counts = [
-                recorded[query_id].known(fused[query_id], of_head[0]) for query_id in verified
-            ]
-            asked = sum(asked for _, asked in counts)
-            coverage = sum(known for known, _ in counts) / asked if asked else 1.0
+            coverage = 1.0
             for place, knobs in enumerate(of_head):
+                if place == 0 or best_to_settle(knobs) is not None:  # else |Q| makes no difference
+                    coverage = _coverage(
+                        recorded[query_id].known(fused[query_id], knobs) for query_id in verified
+                    )
                 if verified:
                     of_count = {
                         query_id: by_count[place] for query_id, by_count in verified.items()
@@ -200,14 +202,19 @@ class _RecordedQuery(NamedTuple):
         """How many answers about candidates there are, and how many there ought to be."""
         if self.answers is None:
             return 0, 0
-        rows = verified_candidates(fused.gallery, fused.subset, knobs.top_k)
-        used = {
-            "both": (self.answers.visual, self.answers.textual),
-            "visual": (self.answers.visual,),
-            "textual": (self.answers.textual,),
-        }[knobs.verify_mode]
-        known = sum(int(answers.holds(np.array(rows)).sum()) for answers in used)
-        return known, len(rows) * len(used)
+        candidates = Candidates(fused.gallery[: knobs.top_k], [row for row, _ in fused.subset])
+        questions = min(knobs.num_questions, self.questions)
+        by_image, by_caption = looked_at(candidates, self.answers, questions, knobs)
+        sides = [(self.answers.visual, by_image), (self.answers.textual, by_caption)]
+        used = {"both": sides, "visual": sides[:1], "textual": sides[1:]}[knobs.verify_mode]
+        known = sum(int(side.holds(np.array(rows)).sum()) for side, rows in used)
+        return known, sum(len(rows) for _, rows in used)
+
+
+def _coverage(counts: Iterable[tuple[int, int]]) -> float:
+    """The share of answers that there are among those there ought to be."""
+    known, asked = (sum(column) for column in zip((0, 0), *counts, strict=True))
+    return known / asked if asked else 1.0
 
 
 class _Evaluation:

@@ -107,7 +107,9 @@ class Workload:
         gallery: images to caption first; 0 = the image database is there.
         candidates: k', verified per query; `verified_share` of them where verification stops early.
         max_tiles: tiles an image is cut into at most.
-        resident_share: images whose prefix is still in the engine from earlier queries.
+        resident_share: of the images and captions, those whose prefix is still in the engine from
+            earlier queries.
+        cached_share: of the candidates, those whose answers are kept from earlier runs.
         shared_prefix: image and instruction are computed once for all questions about an image.
         answer_tokens: tokens written per answer.
     """
@@ -121,6 +123,7 @@ class Workload:
     verify_captions: bool = True
     verified_share: float = 1.0
     resident_share: float = 0.0
+    cached_share: float = 0.0
     shared_prefix: bool = True
     answer_tokens: int = 1
 
@@ -177,7 +180,7 @@ def costs(
         floor_s = reading / gpu.tflop_per_s + max(writing / gpu.tflop_per_s, steps_s)
         return Cost(requests, prefilled, decoded, seen, reading + writing, floor_s)
 
-    candidates = work.queries * work.candidates * work.verified_share
+    candidates = work.queries * work.candidates * work.verified_share * (1 - work.cached_share)
     asked = candidates * work.questions
     written = asked * (work.answer_tokens - 1)  # the first token comes out of the prefill
     parts: dict[str, Cost] = {}
@@ -211,7 +214,8 @@ def costs(
         parts["verify images"] = part(asked, read, prefix, written, seen)
     if work.verify_captions:
         prefix = words.caption + words.instruction
-        read = (candidates if work.shared_prefix else asked) * prefix + asked * words.question
+        new = candidates * (1 - work.resident_share)
+        read = (new if work.shared_prefix else asked) * prefix + asked * words.question
         parts["verify captions"] = part(asked, read, prefix, written, 0)
     return parts
 

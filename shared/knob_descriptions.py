@@ -25,7 +25,8 @@ class KnobDescription(msgspec.Struct, frozen=True, kw_only=True):
     """One knob as a person reads it.
 
     Attributes:
-        kind: "choice" is one of `choices`, "choices" several of them, "names" any strings.
+        kind: "choice" is one of `choices`, "choices" several of them, "names" any strings. A
+            number may have choices, too: words that may stand in its place.
         minimum, maximum: bounds, both allowed; None where there are none.
         default: the Python value; None means "not given".
     """
@@ -52,7 +53,8 @@ class KnobDescription(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind == "names":
             return "names"
         if self.minimum is not None and self.maximum is not None:
-            return f"{self.kind}, {self.minimum:.15g} to {self.maximum:.15g}"
+            bounds = f"{self.kind}, {self.minimum:.15g} to {self.maximum:.15g}"
+            return ", or ".join((bounds, *self.choices))
         return self.kind
 
     def shown_default(self) -> str:
@@ -110,14 +112,16 @@ def main(paths: Iterable[str]) -> None:
 
 def _described(field: msgspec.structs.FieldInfo, schema: dict[str, Any]) -> KnobDescription:
     kind = _kind(schema)
+    number = next((part for part in schema.get("anyOf", ()) if "minimum" in part), schema)
+    words = [word for part in schema.get("anyOf", ()) for word in part.get("enum", ())]
     return KnobDescription(
         name=field.name,
         kind=kind,
         help=schema["description"],
         default=field.default,
-        choices=allowed_values(field.type) if kind in ("choice", "choices") else (),
-        minimum=schema.get("minimum"),
-        maximum=schema.get("maximum"),
+        choices=allowed_values(field.type) if kind in ("choice", "choices") else tuple(words),
+        minimum=number.get("minimum"),
+        maximum=number.get("maximum"),
     )
 
 

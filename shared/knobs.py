@@ -7,6 +7,7 @@ table in docs/settings.md are all made from the fields of `Knobs` (see `knob_des
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Mapping
 from types import UnionType
@@ -89,13 +90,23 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True):
             description="how many images each list returns; not given, as many as top_k if more",
         ),
     ] = DEFAULT_DEPTH
+    verify_depth: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | Literal["full"],
+        Meta(
+            description="verify in coarse order until so many of the best are certain, instead of"
+            " all top_k; these are then exactly those of full"
+        ),
+    ] = "full"
     compare_top: Annotated[
         int, Meta(ge=1, le=100_000, description="α, how many candidates are compared")
     ] = 10
-    compare_soft: Annotated[
-        bool,
-        Meta(description="order the compared by P(yes), instead of moving accepted ones first"),
-    ] = False
+    compare_order: Annotated[
+        Literal["accept", "probability", "fused"],
+        Meta(
+            description="how the compared are ordered: accepted ones first, by P(yes) alone, or by"
+            " reciprocal rank fusion of P(yes) and the rank before"
+        ),
+    ] = "accept"
     baselines: Annotated[
         bool,
         Meta(description="also rank by the reference image alone, the text alone, and their sum"),
@@ -286,7 +297,10 @@ def _meant(name: str) -> str:
 
 
 def allowed_values(kind: Any) -> tuple[str, ...]:
-    """The values a field of this type, or each of its members, may take; () without a list."""
+    """The values a field of this type, or each of its members, may take; () without a list.
+
+    Where a word stands beside a number, the number's bounds are one of the values.
+    """
     origin = get_origin(kind)
     if origin is Annotated:
         return allowed_values(get_args(kind)[0])
@@ -296,6 +310,10 @@ def allowed_values(kind: Any) -> tuple[str, ...]:
         return allowed_values(get_args(kind)[0])
     if kind is bool or (origin in (Union, UnionType) and bool in get_args(kind)):
         return ("true", "false")
+    if origin in (Union, UnionType):
+        number, *words = get_args(kind)
+        bounds = get_args(number)[1]
+        return (f"{bounds.ge} to {bounds.le}", *itertools.chain(*map(allowed_values, words)))
     return ()
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 VerifyMode = Literal["both", "visual", "textual"]
 Scoring = Literal["hard", "soft"]
+CompareOrder = Literal["accept", "probability", "fused"]
 Scores = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
 
@@ -117,11 +118,28 @@ def order_by_merit(merits: Scores) -> Positions:
     return order
 
 
-def comparison_merits(p_yes: npt.ArrayLike, soft: bool = False) -> Scores:
-    """What stage 3 orders the first α by.
+def comparison_merits(
+    p_yes: npt.ArrayLike, order: CompareOrder = "accept", rrf_k: int = 60
+) -> Scores:
+    """What stage 3 orders the first α by; a failed comparison stays NaN.
 
-    hard: 1 for accepted candidates (P(yes) > 0.5), which thus come first, in order; 0 for others.
-    soft: P(yes) itself. A failed comparison stays NaN.
+    accept: 1 for accepted candidates (P(yes) > 0.5), which thus come first, in order; 0 for others.
+    probability: P(yes) itself.
+    fused: 1 / (k + rank before) + 1 / (k + rank by P(yes)), of those that did not fail; who has the
+        same P(yes) has the same rank by it.
+
+    Args:
+        p_yes: of the first α (n,), in the order before.
     """
     p = np.asarray(p_yes, dtype=np.float64)
-    return p if soft else np.where(np.isnan(p), np.nan, (p > _YES).astype(np.float64))
+    if order == "probability":
+        return p
+    if order == "accept":
+        return np.where(np.isnan(p), np.nan, (p > _YES).astype(np.float64))
+    merits: Scores = np.full(len(p), np.nan)
+    known = p[~np.isnan(p)]
+    by_probability = 1 + (known[None, :] > known[:, None]).sum(axis=1)
+    before = 1 + np.arange(len(known))
+    fused = 1 / (rrf_k + before) + 1 / (rrf_k + by_probability)
+    merits[~np.isnan(p)] = np.round(fused, _DECIMALS)
+    return merits

@@ -55,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         health_port: where an agent answers /livez, /readyz and /metrics; 0 = nowhere.
         max_pixels: images of more pixels are refused before they are decoded.
         model_threads: threads of one agent process's engine.
+        answer_cache: where answers given before are kept: "disk" (in home), the URL of a Redis,
+            both with a comma between, or "off".
         worker_name: name of this process in replies and logs; empty = host-pid.
         log_level: debug, info, warning or error.
         seed: seed of everything drawn at random; the default of the knob of that name.
@@ -86,6 +88,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     health_port: int = 0
     max_pixels: int = 100_000_000
     model_threads: int = 1
+    answer_cache: str = "disk"
     worker_name: str = ""
     log_level: str = "info"
     seed: int = 42

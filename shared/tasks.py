@@ -1,12 +1,37 @@
-"""Ending tasks for certain."""
+"""Waiting for several tasks, whatever the order in which they end; ending tasks for certain."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, TypeVar
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+Part = TypeVar("Part")
 
 _ASK_AGAIN_S = 0.2
+
+
+async def both(first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
+    """Both results; when both fail, the first one's error, whichever came first in time."""
+    one, two = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(two, BaseException):
+        raise two
+    return one, two
+
+
+async def together(parts: Sequence[Awaitable[Part]]) -> list[Part]:
+    """All results in order; when some fail, the error of the first of them in order."""
+    results = await asyncio.gather(*parts, return_exceptions=True)
+    done: list[Part] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        done.append(result)
+    return done
 
 
 async def stop_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:

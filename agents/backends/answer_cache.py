@@ -12,10 +12,17 @@ from typing import Protocol
 from redis import Redis
 from redis.exceptions import RedisError
 
+from shared.errors import ConfigurationError
+from shared.settings import Settings, mask_secrets
+
+DISK = "disk"
+
 logger = logging.getLogger(__name__)
 
 _PREFIX = b"xr:answer:"
 _MOST_PER_STATEMENT = 500
+_KEPT_S = 90 * 24 * 3600
+_REDIS_PATIENCE = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
 
 
 class AnswerCache(Protocol):
@@ -125,3 +132,30 @@ class TieredAnswers:
     def put(self, entries: Mapping[bytes, bytes]) -> None:
         for tier in self._tiers:
             tier.put(entries)
+
+
+def open_answer_cache(settings: Settings) -> AnswerCache | None:
+    """What XR_ANSWER_CACHE says: the Redis tier first, then the disk's; None when it is off.
+
+    Raises: ConfigurationError: neither off, disk nor a URL, or the file can't be made.
+    """
+    named = [part.strip() for part in settings.answer_cache.split(",")]
+    if named == ["off"]:
+        return None
+    tiers: list[AnswerCache] = []
+    for part in sorted(named, key=lambda part: part == DISK):
+        if part == DISK:
+            path = settings.home / "cache" / "answers.sqlite"
+            try:
+                tiers.append(DiskAnswers(path))
+            except (OSError, sqlite3.Error) as error:
+                raise ConfigurationError(f"the answer cache {path}: {error}") from error
+        else:
+            try:
+                tiers.append(RedisAnswers(Redis.from_url(part, **_REDIS_PATIENCE), _KEPT_S))
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"XR_ANSWER_CACHE is {mask_secrets(part)!r}: use off, disk, the URL of a Redis"
+                    " that may evict, or a URL and disk with a comma between"
+                ) from error
+    return TieredAnswers(tiers) if len(tiers) > 1 else tiers[0]

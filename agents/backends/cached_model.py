@@ -12,6 +12,7 @@ from typing import TypeVar
 from agents.backends.answer_cache import AnswerCache
 from agents.backends.contract import ChoiceRequest, GenerationRequest, LanguageModel, Prompt
 from agents.caching import count_in_metrics
+from agents.spending import spend
 from shared.errors import ItemError
 
 Request = TypeVar("Request", ChoiceRequest, GenerationRequest)
@@ -28,6 +29,7 @@ class CachedModel:
     and the constraint. Its value is P(first choice) as a float64 where there are two choices.
 
     Attributes:
+        uncached: the model itself, for who must know that it works.
         counters: the engine's own, and cache_hits and cache_misses; since the start.
         name: of this cache in the metrics.
     """
@@ -38,7 +40,7 @@ class CachedModel:
         counters: Counter[str] | None = getattr(model, "counters", None)
         self.counters: Counter[str] = Counter() if counters is None else counters
         self.concurrency: int = getattr(model, "concurrency", 1)
-        self._model = model
+        self.uncached = model
         self._cache = cache
         self._identity = json.dumps(model.describe(), sort_keys=True).encode()
         count_in_metrics(self)
@@ -53,13 +55,13 @@ class CachedModel:
 
     def describe(self) -> dict[str, str]:
         """The model's own identity: a kept answer is that model's answer."""
-        return self._model.describe()
+        return self.uncached.describe()
 
     def choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
         return self._through_cache(
             requests,
             [self._key("choose", request.prompt, *request.choices) for request in requests],
-            self._model.choose,
+            self.uncached.choose,
             _pack_probabilities,
             _unpack_probabilities,
         )
@@ -75,7 +77,7 @@ class CachedModel:
                 )
                 for request in requests
             ],
-            self._model.generate,
+            self.uncached.generate,
             str.encode,
             bytes.decode,
         )  # fmt: skip
@@ -90,8 +92,7 @@ class CachedModel:
     ) -> list[Answer | ItemError]:
         kept = self._cache.get(keys)
         missing = [place for place, value in enumerate(kept) if value is None]
-        self.counters["cache_hits"] += len(keys) - len(missing)
-        self.counters["cache_misses"] += len(missing)
+        spend(self.counters, cache_hits=len(keys) - len(missing), cache_misses=len(missing))
         answered = ask([requests[place] for place in missing]) if missing else []
         given = dict(zip(missing, answered, strict=True))
         self._cache.put(

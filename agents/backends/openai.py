@@ -19,9 +19,10 @@ from agents.backends.control_tokens import ControlTokens
 from agents.backends.engine_loop import EngineLoop
 from agents.backends.images import read_image
 from agents.backends.known_images import KnownImages
-from agents.urgency import Urgency, urgency
+from agents.spending import spend
 from shared.errors import ConfigurationError, ItemError, TransientError
 from shared.settings import mask_secrets
+from shared.urgency import Urgency, urgency
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
 _TOP_LOGPROBS = 20
@@ -123,7 +124,7 @@ class OpenAiModel:
             named = [self._named(image) for image in prompt.images]
             try:
                 answer = await self._post(_messages(prompt, named), asked, urgent)
-                self.counters["images_named"] += len(named)
+                spend(self.counters, images_named=len(named))
                 return answer
             except _RefusedError:  # the server has dropped one of them meanwhile
                 self._images.forget(hashes)
@@ -138,7 +139,7 @@ class OpenAiModel:
 
     async def _sent(self, image: ImageFile) -> dict[str, Any]:
         url = await asyncio.to_thread(_data_url, image)
-        self.counters["images_sent"] += 1
+        spend(self.counters, images_sent=1)
         part: dict[str, Any] = {"type": "image_url", "image_url": {"url": url}}
         return part | ({"uuid": image.sha256} if self._names_images else {})
 
@@ -169,7 +170,7 @@ class OpenAiModel:
                 if response.status_code not in _PASSING:
                     raise _RefusedError(problem)
             if attempt < self._attempts:
-                self.counters["retries"] += 1
+                spend(self.counters, retries=1)
                 await asyncio.sleep(_back_off_s(attempt) if pause_s is None else pause_s)
         raise ItemError(f"no answer after {self._attempts} attempts: {problem}")
 
@@ -186,10 +187,13 @@ class OpenAiModel:
             raise ItemError(
                 f"the server's answer is no chat completion: {response.text[:200]!r}"
             ) from error
-        self.counters["requests"] += 1
-        self.counters["cached_tokens"] += cached
-        self.counters["prefilled_tokens"] += prompt_tokens - cached
-        self.counters["decoded_tokens"] += decoded
+        spend(
+            self.counters,
+            requests=1,
+            cached_tokens=cached,
+            prefilled_tokens=prompt_tokens - cached,
+            decoded_tokens=decoded,
+        )
         return choice
 
 

@@ -35,8 +35,9 @@ from agents.backends.grammar import json_grammar
 from agents.backends.identity import folder_digest, package_versions
 from agents.backends.images import read_image
 from agents.backends.known_images import KnownImages
-from agents.urgency import Urgency, urgency
+from agents.spending import spend
 from shared.errors import ConfigurationError, ItemError
+from shared.urgency import Urgency, urgency
 
 _REFUSALS = (ValueError, EngineGenerateError)
 _DECODERS = 4
@@ -222,7 +223,7 @@ class VllmModel:
             decoding = loop.run_in_executor(self._decoders, read_image, image)
             decoding.add_done_callback(lambda _: self._decoding.pop(image.sha256, None))
             self._decoding[image.sha256] = decoding
-            self.counters["images_decoded"] += 1
+            spend(self.counters, images_decoded=1)
         return decoding
 
     async def _forward(
@@ -236,7 +237,7 @@ class VllmModel:
         prompt: dict[str, Any] = {"prompt_token_ids": token_ids}
         if images:
             named = pixels is None
-            self.counters["images_named"] += len(images) * named
+            spend(self.counters, images_named=len(images) * named)
             prompt["multi_modal_data"] = {"image": [None] * len(images) if named else pixels}
             prompt["multi_modal_uuids"] = {
                 "image": [f"{image.sha256}-{self._tiling}" for image in images]
@@ -248,10 +249,13 @@ class VllmModel:
         async for output in stream:
             final = output
         cached = int(final.num_cached_tokens or 0)
-        self.counters["requests"] += 1
-        self.counters["cached_tokens"] += cached
-        self.counters["prefilled_tokens"] += len(final.prompt_token_ids) - cached
-        self.counters["decoded_tokens"] += len(final.outputs[0].token_ids)
+        spend(
+            self.counters,
+            requests=1,
+            cached_tokens=cached,
+            prefilled_tokens=len(final.prompt_token_ids) - cached,
+            decoded_tokens=len(final.outputs[0].token_ids),
+        )
         return final.outputs[0]
 
 

@@ -39,7 +39,7 @@ class ZeroCostLanguageModel:
         return [self._choose(request) for request in requests]
 
     def describe(self) -> dict[str, str]:
-        return {"backend": "zero_cost", "checkpoint": "hash", "revision": "2"}
+        return {"backend": "zero_cost", "checkpoint": "hash", "version": "2"}
 
     def _generate(self, request: GenerationRequest) -> str | ItemError:
         seed = _hash_of_prompt(request.prompt)

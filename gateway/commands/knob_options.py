@@ -42,12 +42,16 @@ def with_knobs(command: Command) -> Command:
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The knobs that were given, as a request has them: lists are written with commas."""
-    lists = {knob.name for knob in describe_knobs() if knob.kind in ("choices", "names")}
+    kinds = {knob.name: knob.kind for knob in describe_knobs()}
     return {
-        name: [part for part in value.split(",") if part] if name in lists else value
-        for name, value in options.items()
-        if value is not None
+        name: _as_asked(value, kinds[name]) for name, value in options.items() if value is not None
     }
+
+
+def _as_asked(value: Any, kind: str) -> Any:
+    if kind in ("choices", "names"):
+        return [part for part in value.split(",") if part]
+    return int(value) if kind == "integer" and str(value).isdecimal() else value
 
 
 def _option(knob: KnobDescription) -> Any:
@@ -59,6 +63,10 @@ def _option(knob: KnobDescription) -> Any:
     names = f"--{knob.option}"
     if knob.kind == "boolean":
         return Annotated[bool | None, typer.Option(f"{names}/--no-{knob.option}", **more)]
+    if knob.choices and knob.kind == "integer":
+        return Annotated[
+            str | None, typer.Option(names, metavar="|".join(["N", *knob.choices]), **more)
+        ]
     if knob.kind == "integer" or knob.kind == "number":
         kind = int if knob.kind == "integer" else float
         more |= {"min": knob.minimum, "max": knob.maximum}

@@ -39,7 +39,10 @@ def plan(
         float, typer.Option(min=0, max=1, help="of the candidates, where verification stops early")
     ] = 1.0,
     resident_share: Annotated[
-        float, typer.Option(min=0, max=1, help="of the images, known from earlier queries")
+        float, typer.Option(min=0, max=1, help="of images and captions, known from earlier queries")
+    ] = 0.0,
+    cached_share: Annotated[
+        float, typer.Option(min=0, max=1, help="of the candidates, answered in earlier runs")
     ] = 0.0,
     shared_prefix: Annotated[
         bool, typer.Option(help="an image is computed once for all questions about it")
@@ -62,6 +65,7 @@ def plan(
         max_tiles=max_tiles,
         verified_share=verified_share,
         resident_share=resident_share,
+        cached_share=cached_share,
         shared_prefix=shared_prefix,
     )
     parts = costs(work, size, card)

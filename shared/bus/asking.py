@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from shared.bus.replying import Answer as Answer
 from shared.bus.replying import answers_of_one_length
 from shared.contracts.messages import Failure, RequestMessage
-from shared.contracts.skills import Result
 from shared.errors import TransientError, XRError
 
-Answer = Result | Failure
 Handler = Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Answer]]]
 
 logger = logging.getLogger(__name__)

@@ -93,10 +93,17 @@ class Claims:
         await self.make_room()
         await scripts.CREATE_GROUPS(self._redis, self._streams, [keys.GROUP])
 
-    async def take(self, room: int, further_jobs: Iterable[bytes] = ()) -> Taken:
-        """At most `room` new messages, without waiting; of `further_jobs` the cancelled ones."""
+    async def take(
+        self, room: int, further_jobs: Iterable[bytes] = (), *, interactive: bool = False
+    ) -> Taken:
+        """At most `room` new messages, without waiting; of `further_jobs` the cancelled ones.
+
+        Args:
+            interactive: take no others.
+        """
+        streams = self._streams[:INTERACTIVE] if interactive else self._streams
         flat, cancelled, now_ms = await scripts.TAKE(
-            self._redis, self._streams, [*self._us, room, keys.CANCEL_PREFIX, *further_jobs]
+            self._redis, streams, [*self._us, room, keys.CANCEL_PREFIX, *further_jobs]
         )
         claims = [Claim(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
         return Taken(claims, set(cancelled), now_ms)

@@ -16,7 +16,7 @@ from shared.bus.asking import Answer as Answer
 from shared.bus.asking import EngineDeadError as EngineDeadError
 from shared.bus.asking import Handler as Handler
 from shared.bus.asking import answers_to
-from shared.bus.claims import Claim, Claims, Reply, Taken
+from shared.bus.claims import INTERACTIVE, Claim, Claims, Reply, Taken
 from shared.bus.connection import (
     Outage,
     Outcome,
@@ -26,6 +26,7 @@ from shared.bus.connection import (
     will_pass,
 )
 from shared.bus.gathering import Gathering
+from shared.bus.lanes import Lanes
 from shared.bus.presence import HEARTBEAT_INTERVAL_S, show, vanish
 from shared.bus.reading import has_expired, read_request
 from shared.bus.records import LiveAgent
@@ -35,12 +36,14 @@ from shared.bus.workload import Workload
 from shared.contracts.messages import SCHEMA_VERSION, Failure, RequestMessage
 from shared.errors import DecodeError, NewerVersionError
 from shared.tasks import stop_tasks
+from shared.urgency import Urgency, answering
 
 _LONGEST_IDLE_BLOCK_S = 0.5
 _LONGEST_RESCUE_INTERVAL_S = 1.0
 _FORGET_INTERVAL_S = 60.0
 _REPLY_KEPT_S = 3600
 _NEWER_KEPT_S = 600.0
+_INTERACTIVE_POLL_S = 0.01
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,8 @@ class Consumer:
             when it raised `TransientError`). `EngineDeadError` ends the consumer.
         worker: name of this process in replies and heartbeats.
         max_batch: messages taken at once.
+        concurrency: above 1, messages don't wait for each other: each goes to the handler alone, so
+            many at a time (a few more where a person waits), and is answered when it is ready.
         max_wait_ms: how long a batch that isn't full may wait for more; the wait ends early when
             nothing more comes, and there is none while messages come one by one.
         lease_s: how long after its last renewal a claim lapses.
@@ -99,6 +104,7 @@ class Consumer:
         *,
         worker: str,
         max_batch: int = 32,
+        concurrency: int = 1,
         max_wait_ms: float = 5.0,
         lease_s: float = 15.0,
         max_deliveries: int = 3,
@@ -112,7 +118,7 @@ class Consumer:
         self.messages = self.failures = self.redelivered = self.retried = 0
         self.dead_lettered = self.parked = self.late = self.handed_back = self.too_new = 0
         self.work = Workload()
-        self.max_batch = max_batch
+        self.max_batch = max_batch if concurrency == 1 else 1
         self.redis_is_away = False
         self.last_batch_at_s: float | None = None
         self._redis, self._handler = redis, handler
@@ -122,9 +128,13 @@ class Consumer:
             redis, agent, self.name, lease_s=lease_s, reply_expiry_s=_REPLY_KEPT_S
         )
         self._gathering = Gathering(
-            self._claims, max_batch, max_wait_ms / 1000, min(_LONGEST_IDLE_BLOCK_S, lease_s / 5)
+            self._claims,
+            max_batch,
+            max_wait_ms / 1000 if concurrency == 1 else 0.0,
+            min(_LONGEST_IDLE_BLOCK_S, lease_s / 5),
         )
-        self._in_hand: Sequence[Claim] = ()
+        self._in_hand: dict[tuple[int, bytes], Claim] = {}
+        self._lanes = Lanes(concurrency) if concurrency > 1 else None
         self._too_new = WaitingList(_NEWER_KEPT_S)
         self._outage = Outage(redis)
         self._stopping_since_s: float | None = None
@@ -149,7 +159,7 @@ class Consumer:
         """
         self.stop()
         if self._in_hand:
-            given = await self._claims.hand_back(self._in_hand)
+            given = await self._claims.hand_back(list(self._in_hand.values()))
             self.handed_back += given
             logger.warning("%s: handed back %d messages unanswered", self.name, given)
         await self._sign_off()
@@ -174,7 +184,11 @@ class Consumer:
                 else:
                     if self._outage.over():  # give others, too, the time to renew their leases
                         self._rescue_at_s = time.monotonic() + self._lease_s
+            if self._lanes is not None:
+                await self._lanes.drain()
         finally:
+            if self._lanes is not None:
+                await self._lanes.abandon()
             await stop_tasks([background])
             with contextlib.suppress(RedisError):
                 await self._sign_off()
@@ -182,21 +196,48 @@ class Consumer:
     # --- one turn ---------------------------------------------------------------------------------
 
     async def _serve_once(self) -> None:
-        left = await self._next_left()
+        if self._lanes is not None:
+            await self._serve_beside(self._lanes)
+            return
+        left = await self._next_left(self.max_batch)
         if left:
             await self._hold(left)
         if self._stopping_since_s is None:
             await self._hold(await self._gathering.gather(may_block=left is None))
 
-    async def _next_left(self) -> Taken | None:
-        """Messages that nobody holds any more: handed back ones, or one suspect."""
+    async def _serve_beside(self, lanes: Lanes) -> None:
+        """Start work on what is there, beside what is under way."""
+        lanes.check()
+        if not lanes.free:  # only a person's request finds a place
+            await lanes.change(_INTERACTIVE_POLL_S)
+            if lanes.reserve:
+                self._start_each(lanes, await self._claims.take(lanes.reserve, interactive=True))
+            return
+        left = await self._next_left(lanes.free)
+        if left and any(claim.deliveries > 1 for claim in left.claims):
+            self._hold_on_to(left)
+            await lanes.drain()  # a suspect takes nobody along
+            await self._hold(left)
+        elif left:
+            self._start_each(lanes, left)
+        elif self._stopping_since_s is None:
+            taken = await self._gathering.gather(may_block=True, most=lanes.free)
+            self._start_each(lanes, taken)
+
+    def _start_each(self, lanes: Lanes, taken: Taken) -> None:
+        self._hold_on_to(taken)
+        for claim in taken.claims:
+            lanes.start(self._hold(taken._replace(claims=[claim])))
+
+    async def _next_left(self, most: int) -> Taken | None:
+        """Messages that nobody holds any more: handed back ones, at most `most`, or one suspect."""
         now = time.monotonic()
         if now < self._rescue_at_s:
             return None
         if now >= self._forget_at_s:
             await self._claims.forget_consumers(max(_FORGET_INTERVAL_S, 10 * self._lease_s))
             self._forget_at_s = now + _FORGET_INTERVAL_S
-        left = await self._claims.rescue(self.max_batch, self._reads_version)
+        left = await self._claims.rescue(most, self._reads_version)
         if left is None:  # otherwise more may wait: look again in the next turn
             self._rescue_at_s = now + min(self._lease_s / 5, _LONGEST_RESCUE_INTERVAL_S)
             return None
@@ -212,14 +253,18 @@ class Consumer:
 
     async def _hold(self, taken: Taken) -> None:
         """Work on what was taken; the background task renews the leases meanwhile."""
-        self._in_hand = taken.claims
+        self._hold_on_to(taken)
         try:
             # A blocking read can bring one message of each stream: one more than a batch of one.
             for start in range(0, len(taken.claims), self.max_batch):
                 part = taken.claims[start : start + self.max_batch]
                 await self._work(taken._replace(claims=part))
         finally:
-            self._in_hand = ()
+            for claim in taken.claims:
+                self._in_hand.pop((claim.stream, claim.entry_id), None)
+
+    def _hold_on_to(self, taken: Taken) -> None:
+        self._in_hand |= {(claim.stream, claim.entry_id): claim for claim in taken.claims}
 
     async def _work(self, taken: Taken) -> None:
         """See every claim to its end: answered, set aside, or left to a newer worker."""
@@ -249,9 +294,10 @@ class Consumer:
         if too_new:
             await self._leave_to_newer(too_new)
         if open_requests:
-            self.work.began()
-            answers = await answers_to([request for _, request in open_requests], self._handler)
-            self.work.ended(len(open_requests))
+            began_s = self.work.began()
+            with answering(_urgency_of(taken)):
+                answers = await answers_to([request for _, request in open_requests], self._handler)
+            self.work.ended(len(open_requests), began_s)
             self.last_batch_at_s = time.time()
             replies += (
                 self._reply(claim, request, answer)
@@ -333,7 +379,7 @@ class Consumer:
         while True:
             try:
                 if self._in_hand:
-                    await self._claims.renew(self._in_hand)
+                    await self._claims.renew(list(self._in_hand.values()))
                 now = time.monotonic()
                 if now >= heartbeat_at_s:
                     await show(self._redis, self._presence())
@@ -397,3 +443,8 @@ class Consumer:
         """After a lease's time in hand without Redis the messages are somebody else's anyway."""
         since = self._stopping_since_s
         return since is not None and time.monotonic() - since > self._lease_s
+
+
+def _urgency_of(taken: Taken) -> Urgency:
+    waited_for = any(claim.stream == INTERACTIVE for claim in taken.claims)
+    return Urgency.INTERACTIVE if waited_for else Urgency.BENCHMARK

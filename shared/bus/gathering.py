@@ -23,16 +23,18 @@ class Gathering:
         self._max_batch, self._max_wait_s, self._block_s = max_batch, max_wait_s, block_s
         self._quiet = False  # messages come one by one: it pays to block first, and not to wait
 
-    async def gather(self, *, may_block: bool) -> Taken:
-        """As many messages as wait, at most `max_batch`; interactive ones by themselves, at once.
+    async def gather(self, *, may_block: bool, most: int | None = None) -> Taken:
+        """As many messages as wait, at most `most` (by default `max_batch`); interactive ones by
+        themselves, at once.
 
         Polls instead of blocking for milliseconds: on an idle server a short block takes as long as
         the server's timer.
         """
+        most = self._max_batch if most is None else most
         taken = Taken([], set(), 0)
         unchecked: set[bytes] = set()
         if not (self._quiet and may_block):
-            taken = await self._claims.take(self._max_batch)
+            taken = await self._claims.take(most)
         if not taken.claims:
             claims: list[Claim] = []
             if may_block:
@@ -43,8 +45,8 @@ class Gathering:
             unchecked = {claim.job_id for claim in claims}
         woken = bool(unchecked)
         end = time.monotonic() + self._max_wait_s
-        while unchecked or (self._room(taken) and time.monotonic() < end):
-            room = self._room(taken)
+        while unchecked or (_room(taken, most) and time.monotonic() < end):
+            room = _room(taken, most)
             if room and self._max_wait_s and not self._quiet:
                 await asyncio.sleep(self._max_wait_s / 2)
             more = await self._claims.take(room, unchecked)
@@ -56,8 +58,9 @@ class Gathering:
         self._quiet = woken and len(taken.claims) == 1
         return taken
 
-    def _room(self, taken: Taken) -> int:
-        """How many more messages the batch may take: none beside an interactive one."""
-        if any(claim.stream == INTERACTIVE for claim in taken.claims):
-            return 0
-        return max(self._max_batch - len(taken.claims), 0)
+
+def _room(taken: Taken, most: int) -> int:
+    """How many more messages the batch may take: none beside an interactive one."""
+    if any(claim.stream == INTERACTIVE for claim in taken.claims):
+        return 0
+    return max(most - len(taken.claims), 0)

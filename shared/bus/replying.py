@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -12,6 +12,16 @@ from shared.contracts.limits import Address
 from shared.contracts.messages import Failure, ReplyMessage, encode
 from shared.contracts.skills import Body, Result
 from shared.errors import MALFORMED
+
+
+class Answered(NamedTuple):
+    """An answer, and what it has cost: requests, tokens, seconds, by name."""
+
+    body: Result | Failure
+    spent: Mapping[str, float]
+
+
+Answer = Result | Failure | Answered
 
 
 class _Addressed(msgspec.Struct, frozen=True):
@@ -28,7 +38,7 @@ class _Answering(msgspec.Struct, frozen=True):
     worker: Address = ""
 
 
-def answers_of_one_length(answers: object, expected: int) -> Sequence[Result | Failure]:
+def answers_of_one_length(answers: object, expected: int) -> Sequence[Answer]:
     """The answers as they are, or failures for all: with a wrong count none can be assigned."""
     if not isinstance(answers, list | tuple):
         got = f"a {type(answers).__name__}"
@@ -41,10 +51,13 @@ def answers_of_one_length(answers: object, expected: int) -> Sequence[Result | F
 
 def reply_bytes(message_id: str, worker: str, answer: object) -> tuple[bytes, bool]:
     """The encoded reply, and whether it is a failure. An answer that is none becomes a failure."""
+    spent: dict[str, float] = {}
+    if isinstance(answer, Answered):
+        answer, spent = answer.body, dict(answer.spent)
     if isinstance(answer, Body | Failure):
         try:
             body = cast(Result | Failure, answer)
-            reply = ReplyMessage(message_id=message_id, worker=worker, body=body)
+            reply = ReplyMessage(message_id=message_id, worker=worker, body=body, spent=spent)
             return encode(reply), isinstance(answer, Failure)
         except (TypeError, ValueError, OverflowError) as error:
             failure = Failure(f"the answer cannot be encoded: {error}")

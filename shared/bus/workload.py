@@ -33,26 +33,34 @@ class Workload:
         self.batches = self.messages = 0
         self.last_ended_s: float | None = None
         self._clock = clock
-        self._began_s: float | None = None
+        self._under_way = 0
+        self._busy_since_s = 0.0
         self._busy_s = 0.0
+        self._batches_s = 0.0
         self._counts = [0] * (len(BATCH_SECONDS) + 1)
         self._samples = deque([_Sample(clock(), 0.0, 0, 0)])
 
     @property
     def busy_s(self) -> float:
-        """Seconds spent on batches, the one under way included."""
-        under_way_s = 0.0 if self._began_s is None else self._clock() - self._began_s
-        return self._busy_s + under_way_s
+        """Seconds in which at least one batch was under way, up to now."""
+        return self._busy_s + (self._clock() - self._busy_since_s if self._under_way else 0.0)
 
-    def began(self) -> None:
-        self._began_s = self._clock()
+    def began(self) -> float:
+        """A batch begins, perhaps beside others; hand the result to `ended`."""
+        now_s = self._clock()
+        if not self._under_way:
+            self._busy_since_s = now_s
+        self._under_way += 1
+        return now_s
 
-    def ended(self, messages: int) -> None:
-        """The batch that began last is over; it had so many messages."""
+    def ended(self, messages: int, began_s: float) -> None:
+        """The batch that began then is over; it had so many messages."""
         self.last_ended_s = self._clock()
-        took_s = 0.0 if self._began_s is None else self.last_ended_s - self._began_s
-        self._began_s = None
-        self._busy_s += took_s
+        self._under_way -= 1
+        if not self._under_way:
+            self._busy_s += self.last_ended_s - self._busy_since_s
+        took_s = self.last_ended_s - began_s
+        self._batches_s += took_s
         self._counts[bisect_left(BATCH_SECONDS, took_s)] += 1
         self.batches += 1
         self.messages += messages
@@ -74,4 +82,4 @@ class Workload:
     def batch_seconds(self) -> tuple[list[tuple[str, int]], float]:
         """A Prometheus histogram: (upper bound, batches up to it), and the sum of all times."""
         bounds = [*(str(bound) for bound in BATCH_SECONDS), "+Inf"]
-        return list(zip(bounds, accumulate(self._counts), strict=True)), self._busy_s
+        return list(zip(bounds, accumulate(self._counts), strict=True)), self._batches_s

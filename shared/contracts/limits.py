@@ -23,6 +23,8 @@ MAX_QUESTIONS = 100
 """Questions in one message."""
 MAX_ROWS = 10_000
 """Gallery rows in one message."""
+MAX_COUNTERS = 64
+"""Kinds of costs told with an answer."""
 MAX_REQUEST_BYTES = 8 << 20
 MAX_REPLY_BYTES = 64 << 20
 """A dozen ranked lists of 100,000 rows fit five times."""

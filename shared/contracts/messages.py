@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from shared.contracts.limits import MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Address, QueryId
+from shared.contracts.limits import (
+    MAX_COUNTERS,
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    Address,
+    QueryId,
+)
 from shared.contracts.skills import Request, Result
 from shared.errors import MALFORMED, DecodeError, NewerVersionError
 
@@ -50,11 +56,16 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The one answer to a request: a result body, or why there is none."""
+    """The one answer to a request: a result body, or why there is none.
+
+    Attributes:
+        spent: what answering has cost: requests, tokens, seconds, by name.
+    """
 
     message_id: Address
     worker: Address
     body: Result | Failure
+    spent: Annotated[dict[str, float], msgspec.Meta(max_length=MAX_COUNTERS)] = {}
     schema_version: int = SCHEMA_VERSION
 
 

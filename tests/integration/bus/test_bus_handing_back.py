@@ -100,10 +100,10 @@ async def test_a_suspect_that_is_handed_back_stays_a_suspect(
         await redis.xclaim(
             pending, keys.GROUP, stopping.name, 0, [entry["message_id"]], retrycount=2, justid=True
         )
-        stopping._in_hand = [
-            claim._replace(deliveries=2) if claim.entry_id == entry["message_id"] else claim
-            for claim in stopping._in_hand
-        ]
+        stopping._in_hand = {
+            key: claim._replace(deliveries=2) if claim.entry_id == entry["message_id"] else claim
+            for key, claim in stopping._in_hand.items()
+        }
         await stopping.hand_back()
     handler = Recorder()
     async with start(handler) as consumer:

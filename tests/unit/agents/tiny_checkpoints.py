@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     GenerationConfig,
     GotOcr2ImageProcessor,
@@ -46,8 +55,11 @@ SPECIALS = (
 WORDS = ("Yes", "No", "Ġred", "Ġdress", "ĠIs", "Ġthe", '{"', '":', 'Ġ"', '",', '"}', "Ġ[", "}]")
 
 
-def byte_level_tokenizer() -> PreTrainedTokenizerFast:
-    """All 256 bytes, a few whole words reached by merges, and the chat's special tokens."""
+def byte_level_tokenizer(texts: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """All 256 bytes, a few whole words reached by merges, and the chat's special tokens.
+
+    With `texts` the merges are learned from them, so that their words are a token or two each.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: index for index, symbol in enumerate(alphabet)}
     merges: list[tuple[str, str]] = []
@@ -61,6 +73,11 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if texts:
+        trainer = trainers.BpeTrainer(
+            vocab_size=2000, show_progress=False, initial_alphabet=alphabet
+        )
+        tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIALS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -113,15 +130,22 @@ def write_text_checkpoint(folder: Path) -> Path:
 
 
 def write_vision_checkpoint(
-    folder: Path, tile_px: int = TILE_PX, patch_px: int = PATCH_PX, context_length: int = 2048
+    folder: Path,
+    tile_px: int = TILE_PX,
+    patch_px: int = PATCH_PX,
+    context_length: int = 2048,
+    texts: Sequence[str] = (),
 ) -> Path:
     """An InternVL chat model in the layout of OpenGVLab/InternVL3-*-hf.
 
     With tiles of 448 pixels and patches of 14 an image takes 256 tokens, as it does there.
+
+    Args:
+        texts: what its tokenizer learns its words from; none = a few words, else bytes.
     """
     torch.manual_seed(0)
     image_tokens = (tile_px // patch_px // 2) ** 2
-    tokenizer = byte_level_tokenizer()
+    tokenizer = byte_level_tokenizer(texts)
     vision = InternVLVisionConfig(
         hidden_size=32,
         intermediate_size=64,

@@ -34,7 +34,7 @@ KNOBS = Knobs(
     stages=("coarse", "verify", "compare"),
     top_k=20,
     compare_top=5,
-    compare_soft=True,
+    compare_order="probability",
     baselines=True,
 )
 QUERY = Query(query_id="q1", reference_id="7", modification_text="make it red", target_ids=("3",))
@@ -232,3 +232,89 @@ async def test_an_answer_of_the_wrong_kind_or_length_is_an_error() -> None:
     with pytest.raises(ItemError, match="5 answers about 6 candidates"):
         await answer(handler=Short())
     assert set(AGENT_OF.values()) == {"imagination", "similarity", "question"}
+
+
+EARLY_KNOBS: list[dict[str, object]] = [
+    {},
+    {"scoring": "soft"},
+    {"verify_mode": "visual"},
+    {"verify_mode": "textual"},
+    {"visual_weight": 0.2, "textual_weight": 0.9},
+    {"fusion": "interleave"},
+    {"fusion": "sum", "scoring": "soft"},
+    {"fusion": "none", "retrieve_texts": ("aug",)},
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    depth=st.integers(1, 12),
+    changed=st.sampled_from(EARLY_KNOBS),
+    broken=st.frozensets(st.integers(0, 59), max_size=20),
+    subset=st.booleans(),
+)
+def test_early_stop_gives_the_best_of_full_verification_and_the_same_bytes_in_any_order(
+    seed: int, depth: int, changed: dict[str, object], broken: frozenset[int], subset: bool
+) -> None:
+    full = Knobs(top_k=30, **changed)  # type: ignore[arg-type]
+    early = Knobs(top_k=30, verify_depth=depth, **changed)  # type: ignore[arg-type]
+    query = Query(
+        query_id="q", reference_id="7", modification_text=f"make it {seed % 97}",
+        target_ids=("3",), subset_ids=("1", "3", "5", "58", "59") if subset else (),
+    )  # fmt: skip
+
+    async def in_any_order() -> QueryState:
+        mischief = random.Random(seed)
+        bus = FakeBus(FakeAgents(broken_rows=broken - {7}))
+        bus.held = []
+        async with AgentsClient(bus, "run", 1, Settings()) as agents:
+            asking = asyncio.create_task(answer_query(query, agents.ask, space(), early))
+            while not asking.done():
+                bus.release(lambda held: mischief.sample(held, len(held)))
+                await asyncio.sleep(0)
+            return asking.result()
+
+    agents = FakeAgents(broken_rows=broken - {7})
+    whole, _ = asyncio.run(answer(query, full, agents))
+    part, _ = asyncio.run(answer(query, early, agents))
+    best = rankings_by_stage(whole, full)["verified"][:depth]
+    assert rankings_by_stage(part, early)["verified"][:depth] == best
+    assert rankings_by_stage(whole, early)["verified"] == rankings_by_stage(part, early)["verified"]
+    assert subset_rankings_by_stage(part, early) == subset_rankings_by_stage(whole, full)
+    assert encode_state(asyncio.run(in_any_order())) == encode_state(part)
+
+
+async def test_early_stop_spares_candidates_and_settles_those_that_are_compared() -> None:
+    full, early = Knobs(top_k=50), Knobs(top_k=50, verify_depth=3)
+    whole, _ = await answer(knobs=full)
+    part, bus = await answer(knobs=early)
+    assert part.image_answers is not None and whole.image_answers is not None
+    assert len(part.image_answers.table()[0]) < len(whole.image_answers.table()[0])
+    asked = sum(len(r.body.rows) for r in bus.requests if isinstance(r.body, VerifyImages))
+    assert asked < 50, "what is not needed is not asked about"
+    compared = Knobs(
+        top_k=50, verify_depth=3, compare_top=6, stages=("coarse", "verify", "compare")
+    )
+    state, _ = await answer(knobs=compared)
+    rankings = rankings_by_stage(state, compared)
+    assert rankings["verified"][:6] == rankings_by_stage(whole, full)["verified"][:6]
+
+
+async def test_early_stop_fails_by_what_it_needs() -> None:
+    class RefusesSome(FakeAgents):
+        refused = frozenset[int]()
+
+        def __call__(self, request: RequestMessage) -> Result | Failure:
+            if isinstance(request.body, VerifyImages) and self.refused & set(request.body.rows):
+                return Failure("no such image")
+            return super().__call__(request)
+
+    early = Knobs(top_k=50, verify_depth=3)
+    agents = RefusesSome()
+    state, _ = await answer(knobs=early, handler=agents)
+    assert state.image_answers is not None
+    needed = set(state.image_answers.table()[0].tolist())
+    agents.refused = frozenset({next(iter(needed))})
+    with pytest.raises(ItemError, match="no such image"):
+        await answer(knobs=early, handler=agents)

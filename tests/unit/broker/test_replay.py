@@ -91,7 +91,11 @@ CHANGED: list[dict[str, Any]] = [
     {"stages": ("coarse",)},
     {"stages": ("coarse",), "imagine_text": False},
     {"stages": ("coarse", "compare"), "compare_top": 4},
-    {"compare_top": 3, "compare_soft": True},
+    {"compare_top": 3, "compare_order": "probability"},
+    {"compare_top": 7, "compare_order": "fused"},
+    {"verify_depth": 4, "stages": ("coarse", "verify")},
+    {"verify_depth": 2, "compare_top": 6},
+    {"verify_depth": 5, "scoring": "soft", "fusion": "sum", "top_k": 40, "compare_top": 3},
 ]
 
 
@@ -197,6 +201,32 @@ def test_what_the_record_cannot_answer_is_refused_by_name(
         replayed(recorded, replace(RECORDED, **changed), **options)
 
 
+EARLY = replace(RECORDED, stages=("coarse", "verify"), top_k=40, verify_depth=9)
+
+
+def test_a_record_that_stopped_early_replays_exactly_as_deep_and_less_deep() -> None:
+    recorded = run_live(EARLY)
+    for depth in (9, 8, 5, 1):
+        knobs = replace(EARLY, verify_depth=depth)
+        check_replayable(EARLY, knobs)
+        again = replay(recorded, QUERIES, SPACE, knobs, GALLERY)
+        assert again.coverage == 1
+        live = run_live(knobs)
+        assert bytes_of(again.states) == bytes_of(live)
+        assert predicted(again.states, knobs) == predicted(live, knobs)
+
+
+@pytest.mark.parametrize("depth", [10, "full"])
+def test_a_record_that_stopped_early_cannot_be_replayed_deeper(depth: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"verify_depth is {depth}: the recorded run stop"):
+        check_replayable(EARLY, replace(EARLY, verify_depth=depth))
+    compares = ("coarse", "verify", "compare")
+    recorded = replace(EARLY, stages=compares, compare_top=12)
+    check_replayable(recorded, replace(recorded, verify_depth=12))
+    with pytest.raises(ConfigurationError, match="verify_depth is 13"):
+        check_replayable(recorded, replace(recorded, verify_depth=13))
+
+
 def test_more_cannot_be_verified_than_was() -> None:
     visual = replace(RECORDED, verify_mode="visual")
     with pytest.raises(ConfigurationError, match="the recorded run has 'visual'"):
@@ -234,7 +264,11 @@ GRID = Grid(
 )
 
 
-@pytest.mark.parametrize("changed", [{}, {"scoring": "soft", "verify_mode": "visual"}], ids=str)
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"scoring": "soft", "verify_mode": "visual"}, {"verify_depth": 3}],
+    ids=str,
+)
 def test_a_sweep_gives_exactly_what_replays_give(changed: dict[str, Any]) -> None:
     recorded_knobs = replace(RECORDED, top_k=10, rank_depth=30, compare_top=5, **changed)
     recorded = run_live(recorded_knobs)

@@ -56,6 +56,20 @@ def test_parts_add_up_and_hours_follow_the_share_of_the_peak() -> None:
     assert gpu_hours(whole, 0.5) == pytest.approx(2 * whole.floor_s / 3600)
 
 
+def test_captions_known_and_answers_kept_are_not_read_again() -> None:
+    words = Words(instruction=30, question=20, caption=70)
+    work = {"queries": 2, "candidates": 50, "questions": 3}
+
+    def captions(**shares: float) -> tuple[float, float]:
+        cost = costs(Workload(**(work | shares)), EIGHT, H200_AS_MEASURED, words)["verify captions"]  # type: ignore[arg-type]
+        return cost.requests, cost.prefilled
+
+    assert captions() == (300, 100 * 100 + 300 * 20)
+    assert captions(resident_share=1.0) == (300, 300 * 20)
+    assert captions(cached_share=0.75) == (75, 25 * 100 + 75 * 20)
+    assert captions(cached_share=1.0) == (0, 0)
+
+
 def test_nothing_is_asked_where_nothing_is_verified() -> None:
     parts = costs(Workload(10, candidates=0), EIGHT, H200_AS_MEASURED)
     assert parts["verify images"].requests == parts["verify images"].floor_s == 0

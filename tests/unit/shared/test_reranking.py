@@ -112,11 +112,21 @@ def test_odd_heads_are_handled_or_refused() -> None:
 def test_accepted_candidates_move_to_the_front_in_order() -> None:
     p_yes = [0.2, 0.6, 0.9]
     assert order_by_merit(comparison_merits(p_yes)).tolist() == [1, 2, 0]
-    assert order_by_merit(comparison_merits(p_yes, soft=True)).tolist() == [2, 1, 0]
-    assert order_by_merit(comparison_merits([0.5, 0.5], soft=True)).tolist() == [0, 1]
+    assert order_by_merit(comparison_merits(p_yes, "probability")).tolist() == [2, 1, 0]
+    assert order_by_merit(comparison_merits([0.5, 0.5], "probability")).tolist() == [0, 1]
     assert order_by_merit(comparison_merits([])).tolist() == []
 
 
 def test_a_failed_comparison_keeps_its_place() -> None:
     assert order_by_merit(comparison_merits([NAN, 0.1, 0.9])).tolist() == [0, 2, 1]
-    assert order_by_merit(comparison_merits([0.1, NAN, 0.9], soft=True)).tolist() == [2, 1, 0]
+    assert order_by_merit(comparison_merits([0.1, NAN, 0.9], "probability")).tolist() == [2, 1, 0]
+
+
+def test_comparisons_can_be_fused_with_the_rank_before() -> None:
+    # Ranks before and by P(yes): 1 and 3, 2 and 2, 3 and 1; the middle one falls behind.
+    assert order_by_merit(comparison_merits([0.2, 0.6, 0.9], "fused", 1)).tolist() == [0, 2, 1]
+    assert order_by_merit(comparison_merits([0.5, 0.5, 0.5], "fused")).tolist() == [0, 1, 2]
+    merits = comparison_merits([0.1, NAN, 0.9, 0.8], "fused", 60)
+    assert np.isnan(merits).tolist() == [False, True, False, False]
+    assert merits[2] == pytest.approx(1 / 62 + 1 / 61)
+    assert order_by_merit(merits).tolist() == [2, 1, 0, 3]

@@ -16,9 +16,9 @@ class Clock:
 
 
 def batch(work: Workload, clock: Clock, seconds: float, messages: int) -> None:
-    work.began()
+    began_s = work.began()
     clock.now_s += seconds
-    work.ended(messages)
+    work.ended(messages, began_s)
 
 
 def test_busy_share_and_fill_are_those_of_the_last_half_minute() -> None:
@@ -47,6 +47,20 @@ def test_a_batch_under_way_counts_as_busy_time() -> None:
     assert work.busy_s == 10.0
     share, fill = work.lately()
     assert (share, fill) == (1.0, 0.0)
+
+
+def test_batches_that_overlap_are_busy_time_once() -> None:
+    clock = Clock()
+    work = Workload(clock)
+    first_s = work.began()
+    clock.now_s += 2.0
+    second_s = work.began()
+    clock.now_s += 3.0
+    work.ended(1, first_s)
+    clock.now_s += 1.0
+    work.ended(1, second_s)
+    assert work.busy_s == 6.0
+    assert work.batch_seconds()[1] == 5.0 + 4.0
 
 
 def test_batch_times_are_a_cumulative_histogram() -> None:

@@ -1,4 +1,4 @@
-"""How urgent the work in hand is: set by the worker around a skill, read by engines."""
+"""How urgent the work in hand is: set by the bus around a handler, read by engines."""
 
 from __future__ import annotations
 
