@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from agents.backends.answer_cache import open_answer_cache
 from agents.backends.contract import EmbeddingModel, LanguageModel
+from agents.derivatives import keep_derivatives
 from agents.engine import Engine
 from agents.health import Health
 from agents.imagination.skills import ImaginationAgent
@@ -28,9 +29,9 @@ from agents.similarity.skills import SimilarityAgent
 from agents.spending import SharedClock, shares, tallied
 from agents.stores import Databases, Galleries
 from agents.warm_up import warm_up
-from shared.bus.asking import Answered
 from shared.bus.connection import connect, wait_until_reachable
 from shared.bus.consumer import Consumer, EngineDeadError
+from shared.bus.replying import Answered
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import AgentName, Result
 from shared.image_files import limit_pixels
@@ -77,6 +78,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
     Raises: ConfigurationError: the profile, its prompts or a model can't be used.
     """
     limit_pixels(settings.max_pixels)
+    keep_derivatives(settings.home / "derivatives")
     profile = load_profile(settings.profile)
     prompts = load_prompts(profile.prompts)
     started = time.monotonic()

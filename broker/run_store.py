@@ -4,6 +4,7 @@ request.json      what was asked for
 manifest.json     what the run is: knobs, models, prompts, versions, keys, seed, protocol
 states.log        the state of every answered query, written as it is answered (`state_log`)
 status.json       queued, running, finished, failed or cancelled, and how far
+costs.json        requests, tokens, images, cache hits, model seconds so far (`run_costs`)
 predictions.jsonl, metrics.json, metrics.txt   written at the end
 submissions/      files for evaluation servers, where the data set has one
 partial-predictions.jsonl and so on   those of a cancelled run, of the queries it had answered
@@ -38,6 +39,7 @@ PREDICTIONS, METRICS, METRICS_TABLE, LOG = (
     "log.txt",
 )
 
+COSTS = "costs.json"
 SUBMISSIONS = "submissions"
 """The folder of the files for evaluation servers."""
 PARTIAL = "partial-"

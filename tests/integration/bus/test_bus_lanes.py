@@ -91,9 +91,7 @@ async def test_a_person_does_not_wait_for_a_free_lane(client: BusClient, start: 
     assert held.most == 5
 
 
-async def test_leases_of_all_that_is_under_way_are_renewed(
-    client: BusClient, start: Start
-) -> None:
+async def test_leases_of_all_that_is_under_way_are_renewed(client: BusClient, start: Start) -> None:
     held = Held()
     await client.send([request("a"), request("b")])
     async with start(held, concurrency=2), start(worker="w2") as other:

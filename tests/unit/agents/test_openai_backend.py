@@ -16,8 +16,8 @@ from PIL import Image
 
 from agents.backends.contract import ChoiceRequest, GenerationRequest, ImageFile, Prompt
 from agents.backends.openai import OpenAiModel, load
-from shared.urgency import Urgency, answering
 from shared.errors import ConfigurationError, ItemError
+from shared.urgency import Urgency, answering
 
 
 class ChatServer(ThreadingHTTPServer):
