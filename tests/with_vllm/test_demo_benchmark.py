@@ -76,13 +76,12 @@ class Workplace:
             redis_url=self.settings.redis_url, name="engine", XR_PROFILE=self.settings.profile,
             XR_LEASE_S="30", VLLM_CPU_KVCACHE_SPACE="1", VLLM_LOGGING_LEVEL="ERROR",
         )  # fmt: skip
-        serving = asyncio.create_task(
-            self.processes.wait_for_event("serving imagination", "engine")
-        )
-        while not serving.done():
-            assert process.poll() is None, self.processes.log("engine").read_text()
+        log = self.processes.log("engine")
+        while (
+            '"event": "serving imagination' not in log.read_text()
+        ):  # the engine writes there, too
+            assert process.poll() is None, log.read_text()
             await asyncio.sleep(0.2)
-        await serving
         return process
 
     async def run(self, redis: Redis, name: str) -> tuple[dict[str, QueryState], list[Any], Any]:
