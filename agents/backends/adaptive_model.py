@@ -43,6 +43,12 @@ class AdaptiveModel:
         again = f"{self._tiles} from {self._lowest:g} to {self._highest:g}"
         return {**self._model.describe(), "adaptive_tiles": again}
 
+    def close(self) -> None:
+        """End the model's engine, where it has one."""
+        close = getattr(self._model, "close", None)
+        if close is not None:
+            close()
+
     def generate(self, requests: Sequence[GenerationRequest]) -> list[str | ItemError]:
         return self._model.generate(requests)
 
