@@ -258,7 +258,7 @@ def _handler(
         started = time.monotonic()
         answers = await run(_answered, agent, clock, messages)
         for answer in answers:
-            agent.spent.update(answer.spent)  # type: ignore[arg-type]
+            agent.spent.update(answer.spent)
         if any(not isinstance(answer.body, Failure) for answer in answers):
             engine.passed()
         elapsed_ms = (time.monotonic() - started) * 1000

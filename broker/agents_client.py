@@ -248,7 +248,7 @@ class AgentsClient:
         pending = self._pending.get(reply.message_id)
         if pending is not None and reply.spent:
             agent = AGENT_OF[type(pending.request.body)]
-            self.spent.setdefault(agent, Counter()).update(reply.spent)  # type: ignore[arg-type]
+            self.spent.setdefault(agent, Counter()).update(reply.spent)
         if pending is None or pending.future.done():
             self.duplicates += 1
         elif not isinstance(reply.body, Failure):

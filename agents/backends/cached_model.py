@@ -98,8 +98,8 @@ class CachedModel:
 
     def _key(self, kind: str, prompt: Prompt, *constraint: str) -> bytes:
         digest = hashlib.blake2b(self._identity, digest_size=_KEY_BYTES)
-        parts = (kind, prompt.system, prompt.text, str(prompt.tiles))
-        parts += tuple(image.sha256 for image in prompt.images)
+        hashes = (image.sha256 for image in prompt.images)
+        parts = (kind, prompt.system, prompt.text, str(prompt.tiles), *hashes)
         for part in (*parts, "", *constraint):
             encoded = part.encode()
             digest.update(struct.pack("<q", len(encoded)) + encoded)
