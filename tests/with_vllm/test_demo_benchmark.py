@@ -117,8 +117,12 @@ async def test_the_demo_benchmark_is_answered_alike_and_what_was_asked_before_is
     finally:
         process.terminate()
         code = await ended(process)
-    # Then nothing but the answer cache is asked, and the bytes are the same
+    # Then it ends in order and leaves no engine behind
     assert code == 0
+    async with asyncio.timeout(20):
+        while engine_processes_of(vllm.settings.home):
+            await asyncio.sleep(0.2)
+    # And nothing but the answer cache was asked, and the bytes are the same
     assert states_again == states
     assert predictions_again == predictions
     spent, spent_again = costs["agents"]["question"], costs_again["agents"]["question"]
@@ -148,6 +152,19 @@ async def test_the_demo_benchmark_is_answered_alike_and_what_was_asked_before_is
             assert_alike(ours, theirs)
     for line, other_line in zip(predictions, reference_predictions, strict=True):
         assert line["ranking"] == other_line["ranking"]
+
+
+def engine_processes_of(home: Path) -> list[str]:
+    """Ids of the processes that still run with this home."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"XR_HOME={home}\0".encode() in environment:
+            found.append(folder.name)
+    return found
 
 
 def assert_alike(ours: Verification | None, theirs: Verification | None) -> None:
