@@ -120,7 +120,7 @@ async def test_the_demo_benchmark_is_answered_alike_and_what_was_asked_before_is
     # Then it ends in order and leaves no engine behind
     assert code == 0
     async with asyncio.timeout(20):
-        while engine_processes_of(vllm.settings.home):
+        while engine_processes_of(vllm.settings.home):  # noqa: ASYNC110 (other processes tell nobody)
             await asyncio.sleep(0.2)
     # And nothing but the answer cache was asked, and the bytes are the same
     assert states_again == states
