@@ -113,6 +113,10 @@ bench-verification: env-vllm ## tokens, requests and candidates per query of ver
 	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
 	  $(VLLM_VENV)/bin/python -m tests.benchmarks.verification --page docs/performance.md
 
+bench-engine: env-vllm ## what the front end of a vLLM engine costs, and a person's wait beside a benchmark
+	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	  $(VLLM_VENV)/bin/python -m tests.benchmarks.engine_front_end
+
 lock-vllm: env ## write the lock files of the two vLLM environments anew
 	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --python-version 3.11 \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements-vllm.lock

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         logger.exception("the worker has died")
         return EXIT_CRASHED
+    finally:
+        _end_engine_processes()
     return 0
 
 
@@ -80,8 +82,15 @@ async def _run(names: Sequence[AgentName], settings: Settings) -> None:
         _end_at_once()
 
 
+def _end_engine_processes() -> None:
+    from agents.engine import end_engine_processes
+
+    end_engine_processes()
+
+
 def _end_at_once() -> NoReturn:
     """A thread that is in a large model can't be interrupted, and must not hold up the end."""
+    _end_engine_processes()
     logging.shutdown()
     os._exit(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,12 @@ engines themselves are not imported here."""
 _MOST_AT_ONCE = 1024
 """Threads; the consumers bound what is under way, and idle threads are used again."""
 _OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}
+
+
+def end_engine_processes() -> None:
+    """An engine that computes in processes of its own must not outlive ours, and hold its GPU."""
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 class MemoryFullError(TransientError):

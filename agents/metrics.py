@@ -91,7 +91,7 @@ def _spent(spent: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
     for name in sorted({name for costs in spent.values() for name in costs}):
         counter = CounterMetricFamily(
             f"xr_agent_model_{name.removeprefix('model_')}",
-            "What answering has cost: see docs/performance.md, Counters.",
+            "What answering has cost, caches included, since the start.",
             labels=["agent"],
         )
         for agent, costs in spent.items():

@@ -60,12 +60,14 @@ def answer_batch(
 
 
 def yes_answers(
-    answers: Sequence[Chosen], rows: Sequence[object], questions: int
+    answers: Sequence[Chosen], rows: Sequence[object], questions: int, in_a_row: int = 1
 ) -> tuple[Answers | ItemFailure, ...]:
     """P(yes) of each row's questions.
 
     Args:
-        answers: row by row, `questions` of them for every entry of `rows` that is no ItemFailure.
+        answers: row by row, for every entry of `rows` that is no ItemFailure.
+        questions: of each row.
+        in_a_row: how many of them one answer is to.
     A row with one failed question has failed: its score would not be comparable.
     """
     results: list[Answers | ItemFailure] = []
@@ -74,14 +76,15 @@ def yes_answers(
         if isinstance(row, ItemFailure):
             results.append(row)
             continue
-        answered = answers[first : first + questions]
-        first += questions
+        answered = answers[first : first + questions // max(in_a_row, 1)]
+        first += len(answered)
         given = [answer for answer in answered if not isinstance(answer, ItemError)]
-        if len(given) == questions:
-            results.append(Answers(tuple([answer[0] for answer in given])))
+        p_yes = tuple([probability for answer in given for probability in answer[::2]])
+        if len(p_yes) == questions:
+            results.append(Answers(p_yes))
         else:
             reasons = [str(answer) for answer in answered if isinstance(answer, ItemError)]
-            results.append(ItemFailure(reasons[0]))
+            results.append(ItemFailure(reasons[0] if reasons else "too few answers"))
     return tuple(results)
 
 

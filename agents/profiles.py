@@ -107,12 +107,15 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         prompts: the name of a shipped prompt set, or a folder.
+        joint: all questions about a candidate are put in one prompt and answered in a row, each
+            with its P(yes); by default each is a prompt of its own.
         knobs: what runs with this profile have where their request says nothing.
     """
 
     models: dict[str, ModelSpec]
     roles: Roles
     prompts: str = "standard"
+    joint: bool = False
     knobs: dict[str, Any] = {}
     name: str = ""
     folder: Path = Path()
@@ -253,5 +256,6 @@ def _expected_fields() -> str:
     models = ", ".join(ModelSpec.__struct_fields__)
     roles = ", ".join(Roles.__struct_fields__)
     return (
-        f"A profile has `prompts`, [models.<name>] with {models}, [roles] with {roles}, and [knobs]"
+        f"A profile has `prompts`, `joint`, [models.<name>] with {models}, [roles] with {roles}, "
+        "and [knobs]"
     )

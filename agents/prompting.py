@@ -21,6 +21,8 @@ SKILLS = (
     "verify_caption",
     "compare",
 )
+JOINT_SKILLS = ("verify_image_jointly", "verify_caption_jointly")
+"""Prompts a set may leave out: profiles with `joint = true` need them."""
 PROMPTS_FOLDER = Path(__file__).parent / "prompts"
 
 
@@ -96,9 +98,10 @@ def load_prompts(name_or_path: str) -> PromptSet:
         raise ConfigurationError(
             f"no prompt set {name_or_path!r}: neither a folder nor one of those shipped ({shipped})"
         )
-    templates = {skill: _load_template(folder / f"{skill}.toml", skill) for skill in SKILLS}
+    skills = [*SKILLS, *(name for name in JOINT_SKILLS if (folder / f"{name}.toml").exists())]
+    templates = {skill: _load_template(folder / f"{skill}.toml", skill) for skill in skills}
     digest = hashlib.sha256()
-    for skill in SKILLS:
+    for skill in skills:
         digest.update(templates[skill].source)
     return PromptSet(folder.name, templates, digest.hexdigest())
 

@@ -73,12 +73,33 @@ def verify_caption_prompt(prompts: PromptSet, question: str, caption: str) -> Pr
     return _filled(prompts, "verify_caption", question=question, caption=caption)
 
 
+def verify_image_jointly_prompt(
+    prompts: PromptSet, image: ImageFile, questions: Sequence[str]
+) -> Prompt:
+    """All yes/no questions about a candidate's pixels."""
+    return _filled(prompts, "verify_image_jointly", (image,), questions=numbered(questions))
+
+
+def verify_caption_jointly_prompt(
+    prompts: PromptSet, questions: Sequence[str], caption: str
+) -> Prompt:
+    """All yes/no questions about a candidate's caption."""
+    return _filled(
+        prompts, "verify_caption_jointly", questions=numbered(questions), caption=caption
+    )
+
+
 def compare_prompt(
     prompts: PromptSet, reference: ImageFile, candidate: ImageFile, modification_text: str
 ) -> Prompt:
     """Does the candidate reflect the change asked of the reference? Reference image first."""
     images = (reference, candidate)
     return _filled(prompts, "compare", images, modification_text=modification_text)
+
+
+def numbered(questions: Sequence[str]) -> str:
+    """One line a question, in the order given."""
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(questions, 1))
 
 
 def edits_text(edits: Sequence[Edit]) -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agents.engine import Engine
+from agents.engine import Engine, end_engine_processes
 from agents.health import Health
 
 EXIT_STUCK = 3
@@ -31,6 +31,7 @@ def start_watchdog(
             trouble = _trouble(engine, health)
             if trouble:
                 logger.critical("%s: this process ends, its messages go to others", trouble)
+                end_engine_processes()
                 logging.shutdown()
                 end(EXIT_STUCK)
                 return

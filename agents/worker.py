@@ -19,21 +19,23 @@ from redis.exceptions import RedisError
 from agents.backends.answer_cache import open_answer_cache
 from agents.backends.contract import EmbeddingModel, LanguageModel
 from agents.caching import counted_caches
+from agents.derivatives import keep_derivatives
 from agents.engine import Engine
 from agents.health import Health
 from agents.imagination.skills import ImaginationAgent
 from agents.profiles import AGENT_ROLES, SKILL_ROLES, Model, load_models, load_profile
-from agents.prompting import PromptSet, load_prompts
+from agents.prompting import JOINT_SKILLS, PromptSet, load_prompts
 from agents.question.skills import QuestionAgent
 from agents.similarity.skills import SimilarityAgent
 from agents.spending import SharedClock, shares, tallied
 from agents.stores import Databases, Galleries
 from agents.warm_up import warm_up
-from shared.bus.asking import Answered
 from shared.bus.connection import connect, wait_until_reachable
 from shared.bus.consumer import Consumer, EngineDeadError
+from shared.bus.replying import Answered
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import AgentName, Result
+from shared.errors import ConfigurationError
 from shared.image_files import limit_pixels
 from shared.prompt_files import keep_prompt
 from shared.settings import Settings
@@ -79,8 +81,14 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
     Raises: ConfigurationError: the profile, its prompts or a model can't be used.
     """
     limit_pixels(settings.max_pixels)
+    keep_derivatives(settings.home / "derivatives")
     profile = load_profile(settings.profile)
     prompts = load_prompts(profile.prompts)
+    if profile.joint and (missing := set(JOINT_SKILLS) - prompts.templates.keys()):
+        raise ConfigurationError(
+            f"profile {profile.name}: joint is true, but prompt set {prompts.name} has no"
+            f" {' and no '.join(sorted(missing))}"
+        )
     started = time.monotonic()
     models = load_models(profile, names, settings, open_answer_cache(settings))
     loaded = time.monotonic()
@@ -95,8 +103,8 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
     served = [
         ServedAgent(
             name,
-            _answer(name, models, prompts, galleries, databases),
-            json.dumps(agent_identity(name, models, prompts)),
+            _answer(name, models, prompts, galleries, databases, profile.joint),
+            json.dumps(agent_identity(name, models, prompts, profile.joint)),
             min(getattr(models[role], "concurrency", 1) for role in AGENT_ROLES[name]),
         )
         for name in names
@@ -105,7 +113,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
 
 
 def agent_identity(
-    name: AgentName, models: Mapping[str, Model], prompts: PromptSet
+    name: AgentName, models: Mapping[str, Model], prompts: PromptSet, joint: bool = False
 ) -> dict[str, str]:
     """Everything that shapes this agent's answers.
 
@@ -116,7 +124,9 @@ def agent_identity(
     identity = models[roles[0]].describe()
     for skill, role in SKILL_ROLES.items():
         if role in roles:
-            identity[f"prompt.{skill}"] = f"{prompts.skill_digest(skill)} to {_short(models[role])}"
+            jointly = f"{skill}_jointly"
+            digest = prompts.skill_digest(jointly if joint and jointly in JOINT_SKILLS else skill)
+            identity[f"prompt.{skill}"] = f"{digest} to {_short(models[role])}"
     return identity
 
 
@@ -263,7 +273,7 @@ def _handler(
         started = time.monotonic()
         answers = await run(_answered, agent, clock, messages)
         for answer in answers:
-            agent.spent.update(answer.spent)  # type: ignore[arg-type]
+            agent.spent.update(answer.spent)
         if any(not isinstance(answer.body, Failure) for answer in answers):
             engine.passed()
         elapsed_ms = (time.monotonic() - started) * 1000
@@ -289,13 +299,14 @@ def _answer(
     prompts: PromptSet,
     galleries: Galleries,
     databases: Databases,
+    joint: bool,
 ) -> Answer:
     if name == "similarity":
         return SimilarityAgent(cast(EmbeddingModel, models["clip"]), galleries, databases).answer
     language = {role: cast(LanguageModel, models[role]) for role in AGENT_ROLES[name]}
     if name == "imagination":
         return ImaginationAgent(language, prompts, galleries).answer
-    return QuestionAgent(language, prompts, galleries, databases).answer
+    return QuestionAgent(language, prompts, galleries, databases, joint).answer
 
 
 def _short(model: Model) -> str:

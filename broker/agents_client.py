@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol
@@ -92,6 +93,7 @@ class AgentsClient:
     Attributes:
         duplicates: replies ignored because nobody waited for their id (any more).
         asked_again: how often a request was sent another time.
+        spent: what the answers have cost, by agent, see `ReplyMessage.spent`.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class AgentsClient:
     ) -> None:
         self.duplicates = 0
         self.asked_again = 0
+        self.spent: dict[str, Counter[str]] = {}
         self._bus = bus
         self._tag = tag_of(job_id, epoch)
         self._settings = settings
@@ -243,6 +246,9 @@ class AgentsClient:
 
     def _settle(self, reply: ReplyMessage) -> None:
         pending = self._pending.get(reply.message_id)
+        if pending is not None and reply.spent:
+            agent = AGENT_OF[type(pending.request.body)]
+            self.spent.setdefault(agent, Counter()).update(reply.spent)
         if pending is None or pending.future.done():
             self.duplicates += 1
         elif not isinstance(reply.body, Failure):

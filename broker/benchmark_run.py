@@ -26,6 +26,7 @@ from broker.manifest import BINDING, commit, describe_run, versions
 from broker.query_state import QueryState
 from broker.query_window import run_queries
 from broker.restoring import answers_of, check_surroundings, restored
+from broker.run_costs import RunCosts, Spent, costs_line
 from broker.run_guards import (
     CancelledRun,
     InterruptedRunError,
@@ -72,6 +73,7 @@ logger = logging.getLogger(__name__)
 
 _PUBLISH_INTERVAL_S = 0.5
 _ROSTER_INTERVAL_S = 5.0
+_COSTS_INTERVAL_S = 5.0
 _LAST_WORDS_S = 2.0
 
 
@@ -141,6 +143,8 @@ class _Run:
         self._store = RunStore(settings.runs_folder, run_id)
         self._status = RunStatus(self._store, epoch, redis, publish)
         self._progress = self._status.progress
+        self._costs = RunCosts(settings.runs_folder, run_id, self._store.folder)
+        self._spent: Spent = {}
         self._needed: tuple[str, ...] = ()
         self._questions: RunQuestions | None = None
         self._bus = BusClient(
@@ -153,6 +157,8 @@ class _Run:
                 return await self._to_its_end(until_told_to_stop)
             finally:
                 await self._store.close()
+                with contextlib.suppress(OSError):
+                    logger.info("%s", costs_line(self._costs.write(self._spent)))
                 with contextlib.suppress(RedisError):
                     await self._bus.aclose()
 
@@ -165,6 +171,7 @@ class _Run:
             until_told_to_stop,
             self._watch_the_agents(),
             self._keep_publishing(),
+            self._keep_costs(),
         ]
         try:
             with clear_about_the_disk(self._store.folder, self._run_id):
@@ -231,6 +238,7 @@ class _Run:
         self._progress.update(1, 1, 0)
 
         async with AgentsClient(self._bus, self._run_id, self._epoch, settings) as agents:
+            self._spent = agents.spent
             database = await self._image_database(gallery, benchmark.captions, identities, agents)
             manifest = describe_run(
                 request,
@@ -406,6 +414,12 @@ class _Run:
                 mixed = mixed + 1 if mixture else 0
                 if mixed > 2:  # heartbeats of stopped workers outlive them for some seconds
                     raise PermanentError(mixture)
+
+    async def _keep_costs(self) -> None:
+        while True:
+            await asyncio.sleep(_COSTS_INTERVAL_S)
+            with contextlib.suppress(OSError):
+                self._costs.write(self._spent)
 
     async def _keep_publishing(self) -> None:
         while True:

@@ -5,6 +5,7 @@ manifest.json     what the run is: knobs, models, prompt digests, versions, keys
 prompts/          the prompts behind those digests, a file for each skill
 states.log        the state of every answered query, written as it is answered (`state_log`)
 status.json       queued, running, finished, failed or cancelled, and how far
+costs.json        requests, tokens, images, cache hits, model seconds so far (`run_costs`)
 predictions.jsonl, metrics.json, metrics.txt   written at the end
 submissions/      files for evaluation servers, where the data set has one
 partial-predictions.jsonl and so on   those of a cancelled run, of the queries it had answered
@@ -39,6 +40,7 @@ PREDICTIONS, METRICS, METRICS_TABLE, LOG = (
     "log.txt",
 )
 
+COSTS = "costs.json"
 SUBMISSIONS = "submissions"
 """The folder of the files for evaluation servers."""
 PROMPTS = "prompts"

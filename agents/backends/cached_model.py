@@ -60,7 +60,10 @@ class CachedModel:
     def choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
         return self._through_cache(
             requests,
-            [self._key("choose", request.prompt, *request.choices) for request in requests],
+            [
+                self._key("choose", request.prompt, str(request.count), *request.choices)
+                for request in requests
+            ],
             self.uncached.choose,
             _pack_probabilities,
             _unpack_probabilities,
@@ -108,7 +111,8 @@ class CachedModel:
 
     def _key(self, kind: str, prompt: Prompt, *constraint: str) -> bytes:
         digest = hashlib.blake2b(self._identity, digest_size=_KEY_BYTES)
-        parts = (kind, prompt.system, prompt.text, *(image.sha256 for image in prompt.images))
+        hashes = (image.sha256 for image in prompt.images)
+        parts = (kind, prompt.system, prompt.text, str(prompt.tiles), *hashes)
         for part in (*parts, "", *constraint):
             encoded = part.encode()
             digest.update(struct.pack("<q", len(encoded)) + encoded)

@@ -10,17 +10,20 @@ number of threads is part of the arithmetic too: all processes of a run should h
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 
 from agents.backends.chat_prompts import ChatPrompts
-from agents.backends.contract import ChoiceRequest, GenerationRequest, Prompt
+from agents.backends.contract import ChoiceRequest, GenerationRequest, ImageFile, Prompt
 from agents.backends.fixed_shapes import batches_by_length
 from agents.backends.grammar import JsonGrammars
-from agents.backends.vision_features import VisionFeatures
+from agents.backends.vision_features import Seen, VisionFeatures
+from agents.spending import spend
 from shared.errors import ConfigurationError, ItemError
 
 MEGABYTE = 1 << 20
@@ -44,7 +47,12 @@ class _Inputs:
 
 
 class ChatModel:
-    """A `LanguageModel` on PyTorch. Not thread-safe."""
+    """A `LanguageModel` on PyTorch. Not thread-safe.
+
+    Attributes:
+        counters: requests, prefilled_tokens, decoded_tokens, images_decoded, derivatives_read;
+            since the start.
+    """
 
     def __init__(
         self,
@@ -70,13 +78,16 @@ class ChatModel:
         )
         self._vocab_size = int(text_config.vocab_size)
         self._grammars: JsonGrammars | None = None
-        self._choice_ids: dict[tuple[str, ...], list[int]] = {}
+        self.counters: Counter[str] = Counter()
+        self._choice_ids: dict[tuple[tuple[str, ...], int], list[tuple[int, ...]]] = {}
         self._vision: VisionFeatures | None = None
         image_token = None
         if processor is not None:
             image_token = str(processor.image_token)
             self._image_id = int(tokenizer.convert_tokens_to_ids(image_token))
-            self._vision = VisionFeatures(model, processor, rows, max_tiles, cache_mb * MEGABYTE)
+            self._vision = VisionFeatures(
+                model, processor, rows, max_tiles, cache_mb * MEGABYTE, self.counters
+            )
         self._prompts = ChatPrompts(processor or tokenizer, tokenizer, image_token)
 
     def describe(self) -> dict[str, str]:
@@ -97,25 +108,41 @@ class ChatModel:
             return self._generate(requests)
 
     def _choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
-        encoded = self._encode([request.prompt for request in requests], [1] * len(requests))
+        encoded = self._encode(
+            [request.prompt for request in requests], [request.count for request in requests]
+        )
         answers: list[tuple[float, ...] | ItemError] = [
             item if isinstance(item, ItemError) else ItemError("not answered") for item in encoded
         ]
         for places, rows, length in self._batches(encoded):
-            inputs = self._inputs(rows, length)
-            logits = self._model(
-                **inputs.model_inputs,
-                attention_mask=inputs.mask,
-                position_ids=inputs.positions,
-                use_cache=False,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            choice_ids = [self._first_tokens(requests[place].choices) for place in places]
-            # One copy from the device for the whole batch, of the few columns that matter.
-            columns = sorted({token for ids in choice_ids for token in ids})
-            compared = logits[: len(places), columns].float().tolist()
-            for place, ids, row in zip(places, choice_ids, compared, strict=True):
-                answers[place] = _softmax([row[columns.index(token)] for token in ids])
+            asked = [requests[place] for place in places]
+            for place, answer in zip(places, self._choices(asked, rows, length), strict=True):
+                answers[place] = answer
+                spend(self.counters, decoded_tokens=requests[place].count)
+        return answers
+
+    def _choices(
+        self, requests: Sequence[ChoiceRequest], items: Sequence[_Encoded], length: int
+    ) -> list[tuple[float, ...]]:
+        """One forward pass per choice in a row; most requests want one."""
+        ids_of = [self._answer_tokens(request) for request in requests]
+        # One copy from the device for the whole batch, of the few columns that matter.
+        columns = sorted({token for ids in ids_of for token in chain(*ids)})
+        place_of = {token: place for place, token in enumerate(columns)}
+        longest = max(request.count for request in requests)
+        steps = self._steps(items, length, longest)
+        logits = next(steps)
+        answers: list[tuple[float, ...]] = [() for _ in requests]
+        for step in range(longest):
+            compared = logits[: len(requests), columns].float().tolist()
+            chosen = []
+            for row, (request, ids) in enumerate(zip(requests, ids_of, strict=True)):
+                weights = [[compared[row][place_of[token]] for token in one] for one in ids]
+                chosen.append(max(chain(*ids), key=lambda t, row=row: compared[row][place_of[t]]))  # type: ignore[misc]
+                if step < request.count:
+                    answers[row] += _softmax_of_groups(weights)
+            if step + 1 < longest:
+                logits = steps.send(chosen)
         return answers
 
     def _generate(self, requests: Sequence[GenerationRequest]) -> list[str | ItemError]:
@@ -142,11 +169,15 @@ class ChatModel:
         features = self._features(usable)
         for place, prompt in enumerate(prompts):
             for image in prompt.images if problems[place] is None else ():
-                feature = features[image.sha256]
+                feature = features[self._seen(image, prompt)]
                 if isinstance(feature, ItemError):
                     problems[place] = feature
         images_of = [
-            tuple(f for i in prompt.images if isinstance(f := features[i.sha256], torch.Tensor))
+            tuple(
+                f
+                for i in prompt.images
+                if isinstance(f := features[self._seen(i, prompt)], torch.Tensor)
+            )
             if problem is None
             else ()
             for prompt, problem in zip(prompts, problems, strict=True)
@@ -174,8 +205,12 @@ class ChatModel:
             return error
         return None
 
-    def _features(self, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor | ItemError]:
-        images = [image for prompt in prompts for image in prompt.images]
+    def _seen(self, image: ImageFile, prompt: Prompt) -> Seen:
+        assert self._vision is not None
+        return self._vision.seen(image, prompt.tiles)
+
+    def _features(self, prompts: Sequence[Prompt]) -> dict[Seen, torch.Tensor | ItemError]:
+        images = [(image, prompt.tiles) for prompt in prompts for image in prompt.images]
         return self._vision.of(images) if self._vision is not None and images else {}
 
     def _placeholders(self, features: Sequence[torch.Tensor]) -> list[str]:
@@ -220,23 +255,14 @@ class ChatModel:
         self, requests: Sequence[GenerationRequest], items: Sequence[_Encoded], length: int
     ) -> list[list[int]]:
         """Token ids of each answer, without the end token."""
-        inputs = self._inputs(items, length)
         longest = max(request.max_tokens for request in requests)
-        later = torch.ones(self._rows, longest, dtype=inputs.mask.dtype, device=inputs.mask.device)
-        mask = torch.cat([inputs.mask, later], dim=1)
-        last_positions = inputs.positions[:, -1:]
         matchers = [self._matcher(request) for request in requests]
         written: list[list[int]] = [[] for _ in requests]
         active = set(range(len(requests)))
-        output = self._model(
-            **inputs.model_inputs,
-            attention_mask=inputs.mask,
-            position_ids=inputs.positions,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        for step in range(1, longest + 1):
-            logits = output.logits[: len(requests), -1].float()
+        steps = self._steps(items, length, longest)
+        logits = next(steps)
+        while True:
+            logits = logits[: len(requests)].float()
             if any(matcher is not None for matcher in matchers):
                 self._json_grammars().mask(logits, matchers)
             tokens = logits.argmax(-1).tolist()
@@ -246,16 +272,45 @@ class ChatModel:
                     matchers[row] = None
             if not active:
                 break
+            logits = steps.send(tokens)
+        spend(self.counters, decoded_tokens=sum(map(len, written)))
+        return written
+
+    def _steps(
+        self, items: Sequence[_Encoded], length: int, most: int
+    ) -> Generator[torch.Tensor, list[int], None]:
+        """Logits (rows, vocabulary) of the next token; send the tokens taken to get the next.
+
+        Args:
+            most: how often it may be asked.
+        """
+        spend(
+            self.counters,
+            requests=len(items),
+            prefilled_tokens=sum(len(item.token_ids) for item in items),
+        )
+        inputs = self._inputs(items, length)
+        output = self._model(
+            **inputs.model_inputs,
+            attention_mask=inputs.mask,
+            position_ids=inputs.positions,
+            use_cache=most > 1,
+            logits_to_keep=1,
+        )
+        tokens = yield output.logits[:, -1]
+        later = torch.ones(self._rows, most, dtype=inputs.mask.dtype, device=inputs.mask.device)
+        mask = torch.cat([inputs.mask, later], dim=1)
+        for step in range(1, most + 1):
             following = tokens + [self._pad_id] * (self._rows - len(tokens))
             output = self._model(
                 input_ids=torch.tensor(following, device=mask.device)[:, None],
                 attention_mask=mask[:, : length + step],
-                position_ids=last_positions + step,
+                position_ids=inputs.positions[:, -1:] + step,
                 past_key_values=output.past_key_values,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return written
+            tokens = yield output.logits[:, -1]
 
     def _row_ends(
         self, token: int, written: list[int], matcher: Any | None, request: GenerationRequest
@@ -280,10 +335,11 @@ class ChatModel:
             self._grammars = JsonGrammars(self._tokenizer, self._vocab_size, self._eos_ids)
         return self._grammars
 
-    def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
-        if choices not in self._choice_ids:
-            self._choice_ids[choices] = self._prompts.first_tokens(choices)
-        return self._choice_ids[choices]
+    def _answer_tokens(self, request: ChoiceRequest) -> list[tuple[int, ...]]:
+        key = (request.choices, request.count)
+        if key not in self._choice_ids:
+            self._choice_ids[key] = self._prompts.answer_tokens(*key)
+        return self._choice_ids[key]
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -296,8 +352,9 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-def _softmax(logits: Sequence[float]) -> tuple[float, ...]:
-    highest = max(logits)
-    weights = [math.exp(logit - highest) for logit in logits]
+def _softmax_of_groups(groups: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """The softmax over all logits, summed by group."""
+    highest = max(chain(*groups))
+    weights = [sum(math.exp(logit - highest) for logit in group) for group in groups]
     total = sum(weights)
     return tuple(weight / total for weight in weights)

@@ -94,6 +94,23 @@ class ChatPrompts:
             )
         return firsts
 
+    def answer_tokens(self, choices: Sequence[str], count: int) -> list[tuple[int, ...]]:
+        """The tokens that mean each choice: its first one and, of several choices in a row, that
+        of the choice after a space, too, where the tokenizer has one.
+
+        Raises: ConfigurationError: two choices begin with the same one.
+        """
+        firsts = self.first_tokens(choices)
+        if count == 1:
+            return [(first,) for first in firsts]
+        spaced = [
+            int(self._tokenizer(f" {choice}", add_special_tokens=False)["input_ids"][0])
+            for choice in choices
+        ]
+        if len({*firsts, *spaced}) < 2 * len(firsts):  # the space is a token of its own
+            return [(first,) for first in firsts]
+        return list(zip(firsts, spaced, strict=True))
+
     def rendered(self, prompt: Prompt) -> str:
         """The chat as text, with one placeholder per image and the answer about to begin.
 

@@ -23,11 +23,17 @@ class ImageFile(msgspec.Struct, frozen=True):
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """One user turn: images first, then text; `system` is optional."""
+    """One user turn: images first, then text; `system` is optional.
+
+    Attributes:
+        tiles: how many tiles an image is cut into at most, for models that cut tiles; 0 = as many
+            as the model is set to.
+    """
 
     text: str
     images: tuple[ImageFile, ...] = ()
     system: str = ""
+    tiles: int = 0
 
 
 class GenerationRequest(msgspec.Struct, frozen=True):
@@ -43,10 +49,15 @@ class GenerationRequest(msgspec.Struct, frozen=True):
 
 
 class ChoiceRequest(msgspec.Struct, frozen=True):
-    """One constrained token: which of `choices` comes next."""
+    """Constrained tokens: which of `choices` comes next.
+
+    Attributes:
+        count: how many choices in a row, each seeing those before it.
+    """
 
     prompt: Prompt
     choices: tuple[str, ...] = ("Yes", "No")
+    count: int = 1
 
 
 class LanguageModel(Protocol):
@@ -60,7 +71,10 @@ class LanguageModel(Protocol):
         ...
 
     def choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
-        """For each request, the probability of each choice; they sum to 1."""
+        """For each request, the probability of each choice; they sum to 1.
+
+        With `count` above 1, those of the first choice made, then those of the next, and so on.
+        """
         ...
 
     def describe(self) -> dict[str, str]:

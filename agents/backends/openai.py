@@ -27,6 +27,8 @@ from shared.urgency import Urgency, urgency
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 20.0
 _TOP_LOGPROBS = 20
 """As many as the API allows: an answer that is none of them is no answer."""
+_TOKENS_PER_CHOICE = 3
+"""A word, and what a free answer puts around it."""
 _MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 _PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MISCONFIGURED = frozenset({401, 403, 404})
@@ -92,10 +94,11 @@ class OpenAiModel:
     async def _choice(
         self, request: ChoiceRequest, urgent: Urgency
     ) -> tuple[float, ...] | ItemError:
-        asked = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
+        tokens = 1 if request.count == 1 else _TOKENS_PER_CHOICE * request.count
+        asked = {"max_tokens": tokens, "logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         try:
             answer = await self._answer(request.prompt, asked, urgent)
-            return _probabilities(answer, request.choices)
+            return _probabilities(answer, request.choices, request.count)
         except ItemError as error:
             return error
 
@@ -319,26 +322,43 @@ def _content(choice: Any) -> str:
     return content
 
 
-def _probabilities(choice: Any, choices: Sequence[str]) -> tuple[float, ...]:
+def _probabilities(choice: Any, choices: Sequence[str], count: int = 1) -> tuple[float, ...]:
     """P of each choice given that it is one of them; a token counts for the choice it begins.
 
-    Raises: ItemError: no log-probabilities, or none of the choices among the likeliest tokens.
+    Of several choices in a row: at the tokens of the answer that begin one.
+
+    Raises: ItemError: no log-probabilities, or the answer is not `count` of the choices.
     """
     try:
-        likeliest = choice["logprobs"]["content"][0]["top_logprobs"]
-        weights = dict.fromkeys(choices, 0.0)
-        for entry in likeliest:
-            word = str(entry["token"]).strip()
-            for named in choices:
-                if word and named.lower().startswith(word.lower()):
-                    weights[named] += math.exp(float(entry["logprob"]))
-                    break
+        positions = choice["logprobs"]["content"]
+        if count > 1:
+            positions = [entry for entry in positions if _begun(str(entry["token"]), choices)]
+        if len(positions) < count:
+            raise ItemError(f"the model's answer is not {count} times one of {', '.join(choices)}")
+        return tuple(
+            probability
+            for position in positions[:count]
+            for probability in _shares(position["top_logprobs"], choices)
+        )
     except (LookupError, TypeError, ValueError) as error:
         raise ItemError("the server gave no log-probabilities, which answers need") from error
+
+
+def _begun(token: str, choices: Sequence[str]) -> str:
+    """The choice a token begins; empty where it is none."""
+    word = token.strip().lower()
+    return next((named for named in choices if word and named.lower().startswith(word)), "")
+
+
+def _shares(likeliest: Sequence[Mapping[str, Any]], choices: Sequence[str]) -> list[float]:
+    weights = dict.fromkeys(choices, 0.0)
+    for entry in likeliest:
+        if named := _begun(str(entry["token"]), choices):
+            weights[named] += math.exp(float(entry["logprob"]))
     total = sum(weights.values())
     if total <= 0:
         raise ItemError(f"the model's answer is none of {', '.join(choices)}")
-    return tuple([weights[named] / total for named in choices])
+    return [weights[named] / total for named in choices]
 
 
 def _problem(response: httpx.Response) -> str:

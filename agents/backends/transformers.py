@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from agents.backends.adaptive_model import AdaptiveModel
 from agents.backends.chat_model import ChatModel
 from agents.backends.identity import folder_digest, package_versions
 from shared.errors import ConfigurationError
@@ -23,10 +25,12 @@ def load(
     device: str = "auto",
     rows: int = 0,
     max_tiles: int = 1,
+    adaptive_tiles: int = 0,
+    undecided: Sequence[float] = (0.2, 0.8),
     cache_mb: int = 512,
     threads: int = 0,
     trust_remote_code: bool = False,
-) -> ChatModel:
+) -> ChatModel | AdaptiveModel:
     """A chat model by hub name or folder; it reads images when its configuration has a vision part.
 
     Args:
@@ -34,6 +38,8 @@ def load(
         device: "cpu", "cuda", "cuda:1"; "auto" is the GPU where there is one.
         rows: fixed rows of every forward pass; 0 = 16 on a CPU, 64 on a GPU.
         max_tiles: tiles an image is cut into at most, for models that cut tiles.
+        adaptive_tiles: where P(yes) of a question about images lies within `undecided`, it is asked
+            again with so many tiles; 0 = never.
         cache_mb: memory for the features of images seen before.
         threads: CPU threads; 0 leaves the process's setting.
     Raises: ConfigurationError: it can't be loaded.
@@ -80,7 +86,7 @@ def load(
         "max_tiles": str(max_tiles if sees else 0),
         "versions": package_versions(("torch", "transformers", "xgrammar")),
     }
-    return ChatModel(
+    chat_model = ChatModel(
         model.eval().to(device),
         tokenizer,
         processor,
@@ -89,3 +95,4 @@ def load(
         cache_mb=cache_mb,
         identity=identity,
     )
+    return AdaptiveModel(chat_model, adaptive_tiles, undecided) if adaptive_tiles else chat_model

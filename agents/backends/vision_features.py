@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from PIL import Image
 
 from agents.backends.contract import ImageFile
-from agents.backends.images import read_image
+from agents.backends.image_reader import ImageReader
 from agents.caching import BoundedCache
 from shared.errors import ConfigurationError, ItemError
+
+Seen = tuple[str, int]
+"""An image's content hash, and how many tiles it is cut into at most."""
 
 _KNOWN_INPUTS = {"pixel_values", "num_patches"}
 
@@ -24,50 +28,66 @@ class VisionFeatures:
     """
 
     def __init__(
-        self, model: Any, processor: Any, rows: int, max_tiles: int, cache_bytes: int
+        self,
+        model: Any,
+        processor: Any,
+        rows: int,
+        max_tiles: int,
+        cache_bytes: int,
+        counters: Counter[str],
     ) -> None:
         """Raises: ConfigurationError: the checkpoint cuts no tiles but several are asked for."""
         self._model = model
         self._processor = processor
         self._rows = rows
-        self._cache: BoundedCache[str, torch.Tensor] = BoundedCache(cache_bytes, "image_features")
+        self._max_tiles = max_tiles
+        self._cache: BoundedCache[Seen, torch.Tensor] = BoundedCache(cache_bytes, "image_features")
         self._placeholders: dict[int, str] = {}
-        self._tiling: dict[str, Any] = {}
-        if hasattr(processor.image_processor, "crop_to_patches"):
-            self._tiling = {"crop_to_patches": max_tiles > 1, "max_patches": max_tiles}
-        elif max_tiles != 1:
+        self._cuts_tiles = hasattr(processor.image_processor, "crop_to_patches")
+        self._reader = ImageReader(processor.image_processor, counters)
+        if not self._cuts_tiles and max_tiles != 1:
             raise ConfigurationError(
                 f"max_tiles is {max_tiles}, but this checkpoint's image processor cuts no tiles"
             )
 
-    def of(self, images: Sequence[ImageFile]) -> dict[str, torch.Tensor | ItemError]:
-        """Content hash -> features (tokens, hidden), or why there are none."""
-        found: dict[str, torch.Tensor | ItemError] = {}
-        pixels: dict[str, torch.Tensor] = {}
-        for image in images:
-            if image.sha256 in found or image.sha256 in pixels:
+    def seen(self, image: ImageFile, tiles: int) -> Seen:
+        """The image as the model is to see it; 0 tiles = as many as the model is set to."""
+        return image.sha256, tiles or self._max_tiles
+
+    def of(self, images: Sequence[tuple[ImageFile, int]]) -> dict[Seen, torch.Tensor | ItemError]:
+        """Features (tokens, hidden) of each (image, tiles), or why there are none."""
+        found: dict[Seen, torch.Tensor | ItemError] = {}
+        pixels: dict[Seen, torch.Tensor] = {}
+        for image, wanted in images:
+            seen = self.seen(image, wanted)
+            if seen in found or seen in pixels:
                 continue
-            cached = self._cache.get(image.sha256)
+            cached = self._cache.get(seen)
             if cached is not None:
-                found[image.sha256] = cached
+                found[seen] = cached
                 continue
             try:
-                pixels[image.sha256] = self._tiles(read_image(image))
+                pixels[seen] = self._tiles(self._reader.read(image, seen[1]), seen[1])
             except ItemError as error:
-                found[image.sha256] = error
-        for sha256, features in zip(pixels, self._encode(list(pixels.values())), strict=True):
-            self._cache.put(sha256, features, features.numel() * features.element_size())
-            found[sha256] = features
+                found[seen] = error
+        for seen, features in zip(pixels, self._encode(list(pixels.values())), strict=True):
+            self._cache.put(seen, features, features.numel() * features.element_size())
+            found[seen] = features
         return found
 
     def placeholder(self, features: torch.Tensor) -> str:
         """The text that stands for an image with these features in the chat."""
         return self._placeholders[features.shape[0]]
 
-    def _tiles(self, image: Image.Image) -> torch.Tensor:
+    def _tiling(self, tiles: int) -> dict[str, Any]:
+        if not self._cuts_tiles:
+            return {}
+        return {"crop_to_patches": tiles > 1, "max_patches": tiles}
+
+    def _tiles(self, image: Image.Image, most: int) -> torch.Tensor:
         # One image at a time: resizing a stack of images may round differently.
         inputs = self._processor.image_processor(
-            images=[image], return_tensors="pt", **self._tiling
+            images=[image], return_tensors="pt", **self._tiling(most)
         )
         unknown = set(inputs) - _KNOWN_INPUTS
         if unknown:
@@ -76,21 +96,21 @@ class VisionFeatures:
                 "that read pixel_values alone (InternVL, LLaVA)"
             )
         tiles: torch.Tensor = inputs["pixel_values"]
-        self._learn_placeholder(image)
+        self._learn_placeholder(image, most)
         return tiles
 
-    def _learn_placeholder(self, image: Image.Image) -> None:
-        """Ask the processor what stands for an image of this many tiles, and remember it.
+    def _learn_placeholder(self, image: Image.Image, most: int) -> None:
+        """Ask the processor what stands for an image cut like this, and remember it.
 
         Cheap only the first time for each size: the number of tokens names the answer.
         """
-        if self._placeholders and not self._tiling.get("crop_to_patches"):
+        if self._placeholders and not (self._cuts_tiles and most > 1):
             return
         encoded = self._processor(
             text=[self._processor.image_token],
             images=[image],
             add_special_tokens=False,
-            **self._tiling,
+            **self._tiling(most),
         )
         tokens = self._processor.tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
         count = tokens.count(self._processor.image_token)

@@ -12,8 +12,8 @@ answer is one forward pass, its two log-probabilities asked for by token.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
-import math
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +28,15 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineGenerateError
 
+from agents.backends.adaptive_model import AdaptiveModel
 from agents.backends.chat_prompts import ChatPrompts
 from agents.backends.contract import ChoiceRequest, GenerationRequest, ImageFile, Prompt
 from agents.backends.engine_loop import EngineLoop
 from agents.backends.grammar import json_grammar
 from agents.backends.identity import folder_digest, package_versions
-from agents.backends.images import read_image
+from agents.backends.image_reader import ImageReader
 from agents.backends.known_images import KnownImages
+from agents.backends.vllm_requests import engine_prompt, one_of, probabilities, tiling
 from agents.spending import spend
 from shared.errors import ConfigurationError, ItemError
 from shared.urgency import Urgency, urgency
@@ -69,8 +71,9 @@ class VllmModel:
         concurrency: int,
         context_length: int,
         images_known: int,
+        processor: Any | None,
     ) -> None:
-        """Prefer `load`. The engine belongs to `loop`."""
+        """Prefer `load`. The engine belongs to `loop`; `processor` is the one of images."""
         self.concurrency = concurrency
         self.counters: Counter[str] = Counter()
         self._engine = engine
@@ -80,12 +83,13 @@ class VllmModel:
         self._identity = identity
         self._context_length = context_length
         self._images = KnownImages(images_known)
-        self._tiling = identity["max_tiles"]
+        self._max_tiles = int(identity["max_tiles"])
+        self._reader = None if processor is None else ImageReader(processor, self.counters)
         self._budget = asyncio.Semaphore(in_flight)
         self._numbers = count()
         self._decoders = ThreadPoolExecutor(_DECODERS, "images")
-        self._decoding: dict[str, asyncio.Future[Image.Image]] = {}
-        self._choice_ids: dict[tuple[str, ...], list[int]] = {}
+        self._decoding: dict[tuple[str, int], asyncio.Future[Image.Image]] = {}
+        self._choice_ids: dict[tuple[tuple[str, ...], int], list[tuple[int, ...]]] = {}
         self._grammars: dict[str, str] = {}
 
     def describe(self) -> dict[str, str]:
@@ -93,12 +97,12 @@ class VllmModel:
         return dict(self._identity)
 
     def choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
-        """One forward pass each; probabilities are the softmax over the choices' first tokens."""
-        ids_of = [self._first_tokens(request.choices) for request in requests]
+        """One forward pass for each choice; a softmax over the tokens the choices begin with."""
+        ids_of = [self._answer_tokens(request) for request in requests]
         return self._ask(
             [request.prompt for request in requests],
-            [_one_of(ids) for ids in ids_of],
-            lambda place, output: _probabilities(output, ids_of[place]),
+            [one_of(ids, request.count) for ids, request in zip(ids_of, requests, strict=True)],
+            lambda place, output: probabilities(output, ids_of[place]),
         )
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[str | ItemError]:
@@ -139,7 +143,7 @@ class VllmModel:
                 )
                 continue
             answered.append(place)
-            asked.append(self._one(ids, prompts[place].images, sampling[place], urgent))
+            asked.append(self._one(ids, prompts[place], sampling[place], urgent))
         for place, output in zip(answered, self._loop.run(_all(asked)), strict=True):
             answers[place] = output if isinstance(output, ItemError) else read(place, output)
         return answers
@@ -169,42 +173,48 @@ class VllmModel:
             self._grammars[text] = json_grammar(text)
         return self._grammars[text]
 
-    def _first_tokens(self, choices: tuple[str, ...]) -> list[int]:
-        if choices not in self._choice_ids:
-            self._choice_ids[choices] = self._prompts.first_tokens(choices)
-        return self._choice_ids[choices]
+    def _answer_tokens(self, request: ChoiceRequest) -> list[tuple[int, ...]]:
+        key = (request.choices, request.count)
+        if key not in self._choice_ids:
+            self._choice_ids[key] = self._prompts.answer_tokens(*key)
+        return self._choice_ids[key]
 
     # --- in the engine's event loop ---------------------------------------------------------------
 
     async def _one(
-        self,
-        token_ids: list[int],
-        images: Sequence[ImageFile],
-        sampling: SamplingParams,
-        urgent: Urgency,
+        self, token_ids: list[int], prompt: Prompt, sampling: SamplingParams, urgent: Urgency
     ) -> Any:
         """The engine's output for one prompt, or why there is none."""
+        tiles = prompt.tiles or self._max_tiles
         if urgent is Urgency.INTERACTIVE:
-            return await self._with_images(token_ids, images, sampling, urgent)
+            return await self._with_images(token_ids, prompt.images, tiles, sampling, urgent)
         async with self._budget:  # a person's requests don't queue behind a benchmark's
-            return await self._with_images(token_ids, images, sampling, urgent)
+            return await self._with_images(token_ids, prompt.images, tiles, sampling, urgent)
 
     async def _with_images(
         self,
         token_ids: list[int],
         images: Sequence[ImageFile],
+        tiles: int,
         sampling: SamplingParams,
         urgent: Urgency,
     ) -> Any:
+        names = [f"{image.sha256}-{tiles}" for image in images]
         try:
-            if images and all(self._images.known(image.sha256) for image in images):
+            if names and all(self._images.known(name) for name in names):
                 try:
-                    return await self._forward(token_ids, images, None, sampling, urgent)
+                    asked = engine_prompt(token_ids, names, [None] * len(names))
+                    output = await self._forward(asked, sampling, urgent)
+                    spend(self.counters, images_named=len(names))
+                    return output
                 except _REFUSALS:  # the engine has dropped one of them meanwhile
-                    self._images.forget(image.sha256 for image in images)
-            pixels = await self._decoded(images)
-            output = await self._forward(token_ids, images, pixels, sampling, urgent)
-            self._images.learn(image.sha256 for image in images)
+                    self._images.forget(names)
+            pixels = [await asyncio.shield(self._decoding_of(image, tiles)) for image in images]
+            asked = engine_prompt(token_ids, names, pixels)
+            if names and tiles != self._max_tiles:
+                asked["mm_processor_kwargs"] = tiling(tiles)
+            output = await self._forward(asked, sampling, urgent)
+            self._images.learn(names)
             return output
         except ItemError as error:
             return error
@@ -212,36 +222,23 @@ class VllmModel:
             reason = error.__cause__ or error
             return ItemError(f"the engine refused the request: {reason or type(reason).__name__}")
 
-    async def _decoded(self, images: Sequence[ImageFile]) -> list[Image.Image]:
-        return [await asyncio.shield(self._decoding_of(image)) for image in images]
-
-    def _decoding_of(self, image: ImageFile) -> asyncio.Future[Image.Image]:
+    def _decoding_of(self, image: ImageFile, tiles: int) -> asyncio.Future[Image.Image]:
         """All questions about an image that come at once share one decoding of it."""
-        decoding = self._decoding.get(image.sha256)
+        key = (image.sha256, tiles)
+        decoding = self._decoding.get(key)
         if decoding is None:
-            loop = asyncio.get_running_loop()
-            decoding = loop.run_in_executor(self._decoders, read_image, image)
-            decoding.add_done_callback(lambda _: self._decoding.pop(image.sha256, None))
-            self._decoding[image.sha256] = decoding
-            spend(self.counters, images_decoded=1)
+            assert self._reader is not None
+            loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+            decoding = loop.run_in_executor(
+                self._decoders, context.run, self._reader.read, image, tiles
+            )
+            decoding.add_done_callback(lambda _: self._decoding.pop(key, None))
+            self._decoding[key] = decoding
         return decoding
 
     async def _forward(
-        self,
-        token_ids: list[int],
-        images: Sequence[ImageFile],
-        pixels: Sequence[Image.Image] | None,
-        sampling: SamplingParams,
-        urgent: Urgency,
+        self, prompt: dict[str, Any], sampling: SamplingParams, urgent: Urgency
     ) -> Any:
-        prompt: dict[str, Any] = {"prompt_token_ids": token_ids}
-        if images:
-            named = pixels is None
-            spend(self.counters, images_named=len(images) * named)
-            prompt["multi_modal_data"] = {"image": [None] * len(images) if named else pixels}
-            prompt["multi_modal_uuids"] = {
-                "image": [f"{image.sha256}-{self._tiling}" for image in images]
-            }
         final: Any = None
         stream = self._engine.generate(
             prompt, sampling, str(next(self._numbers)), priority=int(urgent)
@@ -265,6 +262,8 @@ def load(
     *,
     dtype: str = "auto",
     max_tiles: int = 1,
+    adaptive_tiles: int = 0,
+    undecided: Sequence[float] = (0.2, 0.8),
     context_length: int = 8192,
     in_flight: int = 512,
     concurrency: int = 16,
@@ -273,12 +272,14 @@ def load(
     images_known: int = 4096,
     engine: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
-) -> VllmModel:
+) -> VllmModel | AdaptiveModel:
     """A chat model by hub name or folder, served by vLLM in this process.
 
     Args:
         dtype: "auto" is the checkpoint's own.
         max_tiles: tiles an image is cut into at most, for models that cut tiles.
+        adaptive_tiles: where P(yes) of a question about images lies within `undecided`, it is asked
+            again with so many tiles; 0 = never.
         context_length: tokens of prompt and answer together; no more than the model's own.
         in_flight: background requests in the engine at once; a person's come on top.
         concurrency: messages answered at once.
@@ -311,7 +312,7 @@ def load(
             "disable_log_stats": True,
             "structured_outputs_config": {"backend": "xgrammar"},
             **source,
-            **(_image_arguments(config, processor, max_tiles) if sees else {}),
+            **(_image_arguments(config, processor, max_tiles, adaptive_tiles) if sees else {}),
             **(engine or {}),
         }
         loop = EngineLoop("vllm")  # of no use, like the process, when the engine can't start
@@ -331,7 +332,7 @@ def load(
         "max_tiles": str(max_tiles if sees else 0),
         "versions": package_versions(("torch", "transformers", "vllm")),
     }
-    return VllmModel(
+    model = VllmModel(
         started,
         loop,
         ChatPrompts(processor, tokenizer, image_token),
@@ -341,7 +342,9 @@ def load(
         concurrency=concurrency,
         context_length=arguments["max_model_len"],
         images_known=images_known,
+        processor=processor.image_processor if sees else None,
     )
+    return AdaptiveModel(model, adaptive_tiles, undecided) if adaptive_tiles else model
 
 
 async def _start(arguments: Mapping[str, Any]) -> AsyncLLM:
@@ -356,7 +359,9 @@ async def _all(asked: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
     return list(await asyncio.gather(*asked))
 
 
-def _image_arguments(config: Any, processor: Any, max_tiles: int) -> dict[str, Any]:
+def _image_arguments(
+    config: Any, processor: Any, max_tiles: int, adaptive_tiles: int
+) -> dict[str, Any]:
     """How the engine is to cut images, and the largest it must be ready for.
 
     Raises: ValueError: the checkpoint cuts no tiles but several are asked for.
@@ -364,33 +369,11 @@ def _image_arguments(config: Any, processor: Any, max_tiles: int) -> dict[str, A
     limits: dict[str, Any] = {"count": 2}
     arguments: dict[str, Any] = {}
     if hasattr(processor.image_processor, "crop_to_patches"):
-        arguments["mm_processor_kwargs"] = {
-            "crop_to_patches": max_tiles > 1,
-            "max_patches": max_tiles,
-        }
+        arguments["mm_processor_kwargs"] = tiling(max_tiles)
         size = config.vision_config.image_size
         height, width = (size, size) if isinstance(size, int) else size
-        limits |= {"width": width * max_tiles, "height": height}
-    elif max_tiles != 1:
-        raise ValueError(f"max_tiles is {max_tiles}, but its image processor cuts no tiles")
+        limits |= {"width": width * max(max_tiles, adaptive_tiles), "height": height}
+    elif max_tiles != 1 or adaptive_tiles:
+        raise ValueError("several tiles are asked for, but its image processor cuts none")
     arguments["limit_mm_per_prompt"] = {"image": limits, "video": 0}
     return arguments
-
-
-def _one_of(token_ids: list[int]) -> SamplingParams:
-    return SamplingParams(
-        temperature=0,
-        max_tokens=1,
-        allowed_token_ids=token_ids,
-        logprob_token_ids=token_ids,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _probabilities(output: Any, token_ids: Sequence[int]) -> tuple[float, ...]:
-    """The softmax over the given tokens alone."""
-    found = output.logprobs[0]
-    weights = [math.exp(found[token].logprob) for token in token_ids]
-    total = sum(weights)
-    return tuple([weight / total for weight in weights])

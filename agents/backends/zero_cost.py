@@ -52,10 +52,12 @@ class ZeroCostLanguageModel:
     def _choose(self, request: ChoiceRequest) -> tuple[float, ...] | ItemError:
         if self._fails(request.prompt):
             return ItemError(f"asked to fail on {self._failing!r}")
-        digest = _hash(_shown_to_model(request.prompt))
-        weights = [1 + digest[place % len(digest)] for place in range(len(request.choices))]
-        total = sum(weights)
-        return tuple([weight / total for weight in weights])
+        digest, choices = _hash(_shown_to_model(request.prompt)), len(request.choices)
+        probabilities: list[float] = []
+        for first in range(0, choices * request.count, choices):
+            weights = [1 + digest[(first + place) % len(digest)] for place in range(choices)]
+            probabilities += [weight / sum(weights) for weight in weights]
+        return tuple(probabilities)
 
     def _fails(self, prompt: Prompt) -> bool:
         if not self._failing:

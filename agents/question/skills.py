@@ -21,7 +21,9 @@ from agents.question.schemas import propositions_schema
 from agents.skill_prompts import (
     compare_prompt,
     propose_prompt,
+    verify_caption_jointly_prompt,
     verify_caption_prompt,
+    verify_image_jointly_prompt,
     verify_image_prompt,
 )
 from agents.stores import Databases, Galleries
@@ -49,12 +51,18 @@ class QuestionAgent:
         prompts: PromptSet,
         galleries: Galleries,
         databases: Databases,
+        joint: bool = False,
     ) -> None:
-        """`models` by role: proposer, evaluator_image, evaluator_caption."""
+        """
+        Args:
+            models: by role: proposer, evaluator_image, evaluator_caption, comparer.
+            joint: all questions about a candidate are put in one prompt, and answered in a row.
+        """
         self._models = models
         self._prompts = prompts
         self._galleries = galleries
         self._databases = databases
+        self._joint = joint
 
     def answer(self, messages: Sequence[RequestMessage]) -> list[Result | Failure]:
         """One result per message, in order; all messages share the models' batches."""
@@ -91,29 +99,31 @@ class QuestionAgent:
 
     def _verify_images(self, body: VerifyImages) -> Plan:
         images = self._galleries.images(body.gallery, body.rows)
-        asked = [
-            verify_image_prompt(self._prompts, image, question)
-            for image in usable(images)
-            for question in body.questions
-        ]
-
-        def result(answers: Sequence[Chosen]) -> Result:
-            return CandidatesVerified(yes_answers(answers, images, len(body.questions)))
-
-        return ChoicePlan(self._models["evaluator_image"], _choices(asked), result)
+        found, questions = usable(images), body.questions
+        if self._joint and questions:
+            asked = [verify_image_jointly_prompt(self._prompts, i, questions) for i in found]
+        else:
+            asked = [verify_image_prompt(self._prompts, i, q) for i in found for q in questions]
+        return self._verifying("evaluator_image", asked, images, len(questions))
 
     def _verify_captions(self, body: VerifyCaptions) -> Plan:
         captions = self._databases.captions(body.database, body.rows)
-        asked = [
-            verify_caption_prompt(self._prompts, question, caption)
-            for caption in usable(captions)
-            for question in body.questions
-        ]
+        found, questions = usable(captions), body.questions
+        if self._joint and questions:
+            asked = [verify_caption_jointly_prompt(self._prompts, questions, c) for c in found]
+        else:
+            asked = [verify_caption_prompt(self._prompts, q, c) for c in found for q in questions]
+        return self._verifying("evaluator_caption", asked, captions, len(questions))
+
+    def _verifying(
+        self, role: str, asked: Sequence[Prompt], rows: Sequence[object], questions: int
+    ) -> ChoicePlan:
+        in_a_row = questions if self._joint else 1
 
         def result(answers: Sequence[Chosen]) -> Result:
-            return CandidatesVerified(yes_answers(answers, captions, len(body.questions)))
+            return CandidatesVerified(yes_answers(answers, rows, questions, in_a_row))
 
-        return ChoicePlan(self._models["evaluator_caption"], _choices(asked), result)
+        return ChoicePlan(self._models[role], _choices(asked, in_a_row), result)
 
     def _compare(self, body: CompareCandidates) -> Plan:
         (reference,) = self._galleries.images(body.gallery, (body.reference_row,))
@@ -131,5 +141,5 @@ class QuestionAgent:
         return ChoicePlan(self._models["comparer"], _choices(asked), result)
 
 
-def _choices(prompts: Sequence[Prompt]) -> tuple[ChoiceRequest, ...]:
-    return tuple(ChoiceRequest(prompt) for prompt in prompts)
+def _choices(prompts: Sequence[Prompt], in_a_row: int = 1) -> tuple[ChoiceRequest, ...]:
+    return tuple(ChoiceRequest(prompt, count=in_a_row) for prompt in prompts)

@@ -27,9 +27,8 @@ from shared.bus.connection import (
 )
 from shared.bus.gathering import Gathering
 from shared.bus.lanes import Lanes
-from shared.bus.presence import HEARTBEAT_INTERVAL_S, show, vanish
+from shared.bus.presence import HEARTBEAT_INTERVAL_S, presence_of, show, vanish
 from shared.bus.reading import has_expired, read_request
-from shared.bus.records import LiveAgent
 from shared.bus.replying import failure_for_unreadable, reply_bytes
 from shared.bus.waiting_list import WaitingList
 from shared.bus.workload import Workload
@@ -93,6 +92,7 @@ class Consumer:
         in_flight: messages in hand.
         work: batches, their size and their time.
         redis_is_away: whether Redis didn't answer when last asked.
+        started_at_s: Unix time.
         last_batch_at_s: Unix time of the last handler batch that was answered; None before.
     """
 
@@ -122,7 +122,8 @@ class Consumer:
         self.redis_is_away = False
         self.last_batch_at_s: float | None = None
         self._redis, self._handler = redis, handler
-        self._is_ready, self._caches, self._reads_version = is_ready, caches, reads_version
+        self._is_ready, self._reads_version = is_ready, reads_version
+        self.caches = caches
         self._lease_s, self._max_deliveries = lease_s, max_deliveries
         self._claims = Claims(
             redis, agent, self.name, lease_s=lease_s, reply_expiry_s=_REPLY_KEPT_S
@@ -139,7 +140,7 @@ class Consumer:
         self._outage = Outage(redis)
         self._stopping_since_s: float | None = None
         self._rescue_at_s = self._forget_at_s = 0.0
-        self._started_at_s = time.time()
+        self.started_at_s = time.time()
 
     @property
     def in_flight(self) -> int:
@@ -382,7 +383,7 @@ class Consumer:
                     await self._claims.renew(list(self._in_hand.values()))
                 now = time.monotonic()
                 if now >= heartbeat_at_s:
-                    await show(self._redis, self._presence())
+                    await show(self._redis, presence_of(self, self._is_ready()))
                     heartbeat_at_s = now + HEARTBEAT_INTERVAL_S
                 self.redis_is_away = False
             except RedisError as error:
@@ -397,32 +398,6 @@ class Consumer:
     async def _sign_off(self) -> None:
         await vanish(self._redis, self.name)
         await self._claims.forget_us()
-
-    def _presence(self) -> LiveAgent:
-        busy_share, messages_per_batch = self.work.lately()
-        return LiveAgent(
-            agent=self.agent,
-            worker=self.worker,
-            consumer=self.name,
-            identity=self.identity,
-            in_flight=self.in_flight,
-            processed=self.messages,
-            failures=self.failures,
-            batches=self.work.batches,
-            started_at_s=self._started_at_s,
-            last_batch_at_s=self.last_batch_at_s,
-            ready=self._is_ready(),
-            busy_share=busy_share,
-            batch_fill=messages_per_batch / self.max_batch,
-            redelivered=self.redelivered,
-            retried=self.retried,
-            dead_lettered=self.dead_lettered,
-            parked=self.parked,
-            late=self.late,
-            handed_back=self.handed_back,
-            too_new=self.too_new,
-            caches=dict(self._caches()),
-        )
 
     async def _recover(self, error: RedisError) -> None:
         if group_is_missing(error):

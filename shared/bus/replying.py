@@ -53,7 +53,8 @@ def reply_bytes(message_id: str, worker: str, answer: object) -> tuple[bytes, bo
     """The encoded reply, and whether it is a failure. An answer that is none becomes a failure."""
     spent: dict[str, float] = {}
     if isinstance(answer, Answered):
-        answer, spent = answer.body, dict(answer.spent)
+        spent = dict(answer.spent)
+        answer = answer.body
     if isinstance(answer, Body | Failure):
         try:
             body = cast(Result | Failure, answer)

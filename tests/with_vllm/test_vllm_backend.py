@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vllm.v1.engine.exceptions import EngineDeadError
 
 import agents
 from agents.backends.contract import ChoiceRequest, GenerationRequest, ImageFile, Prompt
@@ -27,7 +31,7 @@ from agents.skill_prompts import (
 )
 from shared.demo_world.render import render
 from shared.demo_world.scene import random_scene
-from shared.errors import ItemError
+from shared.errors import ConfigurationError, ItemError
 from tests.unit.agents.tiny_checkpoints import write_vision_checkpoint
 from tests.with_vllm.engines import image_file, on_cpu
 
@@ -110,6 +114,19 @@ class TestTheShippedCheckpoint:
         assert isinstance(too_long, ItemError) and "context" in str(too_long)
         assert not isinstance(good, ItemError)
 
+    def test_several_choices_in_a_row_are_those_of_the_transformers_backend(
+        self, vllm: VllmModel, scenes: list[ImageFile]
+    ) -> None:
+        asked = [
+            ChoiceRequest(Prompt("\n".join(QUESTIONS), (image,)), count=len(QUESTIONS))
+            for image in scenes[:4]
+        ]
+        reference = load_transformers(str(DEMO_VISION)).choose(asked)
+        for ours, theirs in zip(vllm.choose(asked), reference, strict=True):
+            assert not isinstance(ours, ItemError) and not isinstance(theirs, ItemError)
+            assert len(ours) == 2 * len(QUESTIONS)
+            assert ours == pytest.approx(theirs, abs=1e-3)
+
     def test_many_threads_share_the_engine(
         self, vllm: VllmModel, requests: list[ChoiceRequest]
     ) -> None:
@@ -187,3 +204,51 @@ class TestImagesOfFullSize:
         vllm._images.learn([scenes[11].sha256])
         spent = self.spent(vllm, [self.asked(scenes[11], QUESTIONS[0])])
         assert spent["images_decoded"] == 1
+
+
+class TestSecondLooks:
+    """More tiles for single questions, by one engine."""
+
+    def test_more_tiles_are_what_the_transformers_backend_sees(
+        self, tmp_path: Path, scenes: list[ImageFile]
+    ) -> None:
+        folder = write_vision_checkpoint(tmp_path / "checkpoint", context_length=1024)
+        wide = tmp_path / "wide.png"
+        Image.open(scenes[0].path).resize((128, 32)).save(wide)
+        plain = ChoiceRequest(Prompt("Is it red?", (image_file(wide),)))
+        closer = ChoiceRequest(Prompt("Is it red?", (image_file(wide),), tiles=4))
+        reference = load_transformers(str(folder)).choose([plain, closer])
+        model = on_cpu(folder, context_length=1024, adaptive_tiles=4, undecided=(1.0, 1.0))
+        try:
+            answers = model.choose([plain, closer])
+            again = model.choose([closer, plain])
+        finally:
+            model.close()
+        assert answers == pytest.approx(again[::-1])
+        for ours, theirs in zip(answers, reference, strict=True):
+            assert not isinstance(ours, ItemError) and not isinstance(theirs, ItemError)
+            assert ours[0] == pytest.approx(theirs[0], abs=1e-3)
+        assert answers[0] != answers[1]
+
+
+class TestTrouble:
+    def test_an_unknown_checkpoint_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match="no-such-model"):
+            on_cpu(tmp_path / "no-such-model")
+
+    def test_a_dead_engine_is_told_from_a_bad_request(
+        self, tmp_path: Path, scenes: list[ImageFile]
+    ) -> None:
+        before = _children()
+        model = on_cpu(DEMO_VISION)
+        for process_id in _children() - before:
+            os.kill(process_id, signal.SIGKILL)
+        with pytest.raises(EngineDeadError):
+            for _ in range(100):  # it is noticed within moments, not at once
+                model.choose([ChoiceRequest(Prompt("Is it red?", (scenes[0],)))])
+                time.sleep(0.1)
+
+
+def _children() -> set[int]:
+    listed = Path(f"/proc/self/task/{os.getpid()}/children")
+    return {int(process_id) for process_id in listed.read_text().split()}

@@ -207,6 +207,7 @@ async def test_the_probes_of_a_process_tell_the_truth(
         assert figures['xr_agent_batch_seconds_count{agent="question"}'] == 1
         assert figures['xr_agent_dead_lettered_total{agent="question"}'] == 0
         assert figures["xr_agent_ready"] == 1
+        assert figures['xr_agent_model_seconds_total{agent="question"}'] > 0
         # Red while Redis is away, green when it is back
         server.kill()
         status, verdict = await probe(port, "/readyz", until=503)

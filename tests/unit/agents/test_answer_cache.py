@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from agents.backends.answer_cache import DiskAnswers, RedisAnswers, TieredAnswers
+from agents.backends.answer_cache import (
+    DiskAnswers,
+    RedisAnswers,
+    TieredAnswers,
+    open_answer_cache,
+)
 from agents.backends.cached_model import CachedModel
 from agents.backends.contract import ChoiceRequest, GenerationRequest, ImageFile, Prompt
 from agents.backends.zero_cost import ZeroCostLanguageModel
 from agents.caching import counted_caches
-from shared.errors import ItemError
+from agents.profiles import load_models, load_profile
+from shared.errors import ConfigurationError, ItemError
+from shared.settings import Settings
+from tests.integration.agents.processes import PROFILE
 
 
 class Remembered:
@@ -151,3 +159,31 @@ def test_without_redis_nothing_is_found_and_nothing_breaks() -> None:
     away = RedisAnswers(Redis.from_url("redis://127.0.0.1:1/0", socket_connect_timeout=0.2), 60)
     away.put({b"k": b"v"})
     assert away.get([b"k"]) == [None]
+
+
+def test_one_setting_says_where_answers_are_kept(tmp_path: Path) -> None:
+    def opened(answer_cache: str) -> object:
+        return open_answer_cache(Settings(home=tmp_path, answer_cache=answer_cache))
+
+    assert opened("off") is None
+    disk = opened("disk")
+    assert isinstance(disk, DiskAnswers)
+    disk.close()
+    assert isinstance(opened("redis://127.0.0.1:1/0"), RedisAnswers)
+    assert isinstance(opened("disk, redis://127.0.0.1:1/0"), TieredAnswers)
+    with pytest.raises(ConfigurationError, match="XR_ANSWER_CACHE is 'on'"):
+        opened("on")
+
+
+def test_a_model_that_does_not_say_which_weights_it_has_is_asked_every_time(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(PROFILE.format(language="zero_cost"))
+    for model in load_models(load_profile(str(path)), ["question"], cache=Remembered()).values():
+        assert isinstance(model, ZeroCostLanguageModel)
+
+
+def test_a_shipped_checkpoint_s_answers_are_kept() -> None:
+    models = load_models(load_profile("demo"), ["question"], cache=Remembered())
+    assert {type(model) for model in models.values()} == {CachedModel}

@@ -29,6 +29,7 @@ class ChatServer(ThreadingHTTPServer):
         self.headers_seen: list[str] = []
         self.scripted: list[tuple[int, str, dict[str, str]]] = []
         self.images: set[str] = set()
+        self.go_on = threading.Event()
 
     @property
     def url(self) -> str:
@@ -49,6 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.headers_seen.append(self.headers.get("authorization", ""))
         self.server.asked.append(body)
         text = json.dumps(body["messages"])
+        if "slowly" in text:
+            self.server.go_on.wait(10)
         if self.server.scripted:
             self._send(*self.server.scripted.pop(0))
         elif "nonsense" in text:
@@ -84,11 +87,12 @@ def _completion(body: dict[str, Any]) -> dict[str, Any]:
         "completion_tokens": 1,
         "prompt_tokens_details": {"cached_tokens": 60},
     }
+    words = ["Yes"] if body["max_tokens"] == 1 else ["Yes", ",", " No", "."]
     likeliest = [("Yes", 0.72), (" yes", 0.0), ("No", 0.18), ("Maybe", 0.1)]
     logprobs = [{"token": word, "logprob": math.log(p)} for word, p in likeliest if p]
     choice = {
         "message": {"content": ' {"a": 1} ' if "response_format" in body else "Yes"},
-        "logprobs": {"content": [{"token": "Yes", "top_logprobs": logprobs}]},
+        "logprobs": {"content": [{"token": word, "top_logprobs": logprobs} for word in words]},
     }
     return {"choices": [choice], "usage": usage}
 
@@ -163,6 +167,28 @@ def test_a_server_that_stays_busy_fails_the_item_with_its_words(
     assert isinstance(answer, ItemError)
     assert "3 attempts" in str(answer) and "on fire" in str(answer)
     assert "secret-key" not in str(answer)
+
+
+def test_a_server_that_answers_too_slowly_fails_that_item_alone(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.backends.openai._FIRST_PAUSE_S", 0.01)
+    model = load("tiny", base_url=server.url, attempts=2, timeout_s=0.3)
+    slow, quick = model.choose([yes_no("Answer slowly."), yes_no("Is it red?")])
+    server.go_on.set()
+    model.close()
+    assert isinstance(slow, ItemError)
+    assert "no answer after 2 attempts: ReadTimeout" in str(slow)
+    assert quick == pytest.approx((0.8, 0.2))
+
+
+def test_several_choices_in_a_row_are_read_at_the_words_that_are_choices(
+    model: OpenAiModel,
+) -> None:
+    asked = [ChoiceRequest(Prompt("Red? Round?"), count=count) for count in (2, 3)]
+    both, too_few = model.choose(asked)
+    assert both == pytest.approx((0.8, 0.2, 0.8, 0.2))
+    assert isinstance(too_few, ItemError) and "not 3 times one of Yes, No" in str(too_few)
 
 
 def test_an_image_is_sent_once_and_named_from_then_on(
