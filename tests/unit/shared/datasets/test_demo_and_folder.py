@@ -125,3 +125,22 @@ def test_a_folder_without_queries_or_images(tmp_path: Path) -> None:
     assert load_dataset(f"folder:{tmp_path / 'mine'}", "all", Path("/nowhere")).queries == ()
     with pytest.raises(DatasetError, match="not a folder"):
         load_dataset("folder:absent", "all", tmp_path)
+
+
+def test_a_folders_metadata_is_read_and_a_wrong_line_is_named(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    listed = tmp_path / "metadata.jsonl"
+    listed.write_text(
+        '{"image_id": "b.png", "fields": {"brand": "acme", "price": 3, "new": true}}\n'
+    )
+    metadata = load_dataset(f"folder:{tmp_path}", "all", tmp_path).metadata
+    assert metadata == {"b.png": {"brand": "acme", "price": 3, "new": True}}
+    for line, words in (
+        ('{"image_id": "c.png", "fields": {}}', "line 1: there is no image 'c.png'"),
+        ('{"image_id": "a.png", "fields": {"x": [1]}}', "line 1"),
+        ('{"image_id": "a.png", "fields": {}}\n' * 2, "line 2: image 'a.png' stands there twice"),
+    ):
+        listed.write_text(line)
+        with pytest.raises(DatasetError, match=words):
+            load_dataset(f"folder:{tmp_path}", "all", tmp_path)
