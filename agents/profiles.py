@@ -18,7 +18,9 @@ from shared.settings import Settings
 
 BACKENDS = {
     "open_clip": "agents.backends.open_clip:load",
+    "openai": "agents.backends.openai:load",
     "transformers": "agents.backends.transformers:load",
+    "vllm": "agents.backends.vllm:load",
     "zero_cost": "agents.backends.zero_cost:language_model",
     "zero_cost_clip": "agents.backends.zero_cost:embedding_model",
 }
@@ -104,12 +106,14 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         prompts: the name of a shipped prompt set, or a folder.
         knobs: what runs with this profile have where their request says nothing.
+        workers: which agents share a process, for `xr up` (`shared.profile_files`).
     """
 
     models: dict[str, ModelSpec]
     roles: Roles
     prompts: str = "standard"
     knobs: dict[str, Any] = {}
+    workers: list[list[AgentName]] = []
     name: str = ""
     folder: Path = Path()
 
@@ -235,6 +239,4 @@ def _check_arguments(
 def _expected_fields() -> str:
     models = ", ".join(ModelSpec.__struct_fields__)
     roles = ", ".join(Roles.__struct_fields__)
-    return (
-        f"A profile has `prompts`, [models.<name>] with {models}, [roles] with {roles}, and [knobs]"
-    )
+    return f"A profile has `prompts`, [models.<name>] with {models}, [roles] with {roles}, `workers`, and [knobs]"

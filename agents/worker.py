@@ -25,6 +25,7 @@ from agents.question.skills import QuestionAgent
 from agents.similarity.skills import SimilarityAgent
 from agents.stores import Databases, Galleries
 from agents.warm_up import warm_up
+from shared import tracing
 from shared.bus.connection import connect, wait_until_reachable
 from shared.bus.consumer import Consumer, EngineDeadError
 from shared.contracts.messages import Failure, RequestMessage
@@ -226,8 +227,10 @@ def _handler(
     agent: ServedAgent, engine: Engine
 ) -> Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Result | Failure]]]:
     async def handle(messages: Sequence[RequestMessage]) -> Sequence[Result | Failure]:
-        started = time.monotonic()
+        started, began_ns = time.monotonic(), time.time_ns()
         answers = await engine.run(agent.answer, messages)
+        for message, answer in zip(messages, answers, strict=False):
+            _record_span(agent.name, message, answer, began_ns)
         if any(not isinstance(answer, Failure) for answer in answers):
             engine.passed()
         elapsed_ms = (time.monotonic() - started) * 1000
@@ -235,6 +238,21 @@ def _handler(
         return answers
 
     return handle
+
+
+def _record_span(
+    agent: AgentName, message: RequestMessage, answer: Result | Failure, began_ns: int
+) -> None:
+    """The agent's part in a query's trace: how long its request was in a batch."""
+    if message.traceparent:
+        tracing.record(
+            f"{agent} {type(message.body).__name__}",
+            message.traceparent,
+            began_ns,
+            time.time_ns(),
+            failure=answer.reason if isinstance(answer, Failure) else "",
+            **{"xr.message": message.message_id},
+        )
 
 
 def _answer(

@@ -125,12 +125,14 @@ class BenchmarkWorker(Worker):  # type: ignore[misc]
 
     Attributes:
         told_to_stop: somebody sent SIGTERM; work that ends without it has broken down.
+        heard_s: when Redis last took a heartbeat (monotonic clock).
     """
 
     max_connection_wait_time = _LONGEST_REDIS_PAUSE_S
 
     def __init__(self, redis: Redis, name: str) -> None:
         self.told_to_stop = False
+        self.heard_s = time.monotonic()
         super().__init__(
             [benchmark_queue(redis)],
             name=f"{name}-{secrets.token_hex(3)}",  # the one before may have died just now
@@ -151,6 +153,11 @@ class BenchmarkWorker(Worker):  # type: ignore[misc]
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Three beats; RQ adds 60 s to one."""
         return 3 * _MONITORING_INTERVAL_S
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """RQ's own, and a note of it for the probes."""
+        super().heartbeat(timeout, pipeline)
+        self.heard_s = time.monotonic()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """Redis being away is no reason to leave a run alone that goes on meanwhile."""
