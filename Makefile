@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm lock-vllm clean
+.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm lock-vllm test-containers test-manifests secrets clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,16 @@ FUZZ_S ?= 60
 
 fuzz: env ## every decoder for FUZZ_S seconds with a coverage-guided fuzzer
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S)
+
+test-containers: env ## build the images and run the compose stack for real (needs a Docker engine; about ten minutes)
+	XR_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers --durations=5
+
+test-manifests: env ## render the manifests; validate them as Kubernetes, KEDA and checkov do
+	XR_TEST_MANIFESTS=1 $(BIN)/python -m pytest tests/manifests
+
+secrets: ## make the password of Redis for compose, once
+	@mkdir -p -m 700 secrets
+	@test -s secrets/redis-password || (umask 077; $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))' > secrets/redis-password; chmod 444 secrets/redis-password)
 
 clean: ## remove caches and what `make env` made; runs and data under .xr stay
 	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist
