@@ -239,4 +239,7 @@ def _check_arguments(
 def _expected_fields() -> str:
     models = ", ".join(ModelSpec.__struct_fields__)
     roles = ", ".join(Roles.__struct_fields__)
-    return f"A profile has `prompts`, [models.<name>] with {models}, [roles] with {roles}, `workers`, and [knobs]"
+    return (
+        f"A profile has `prompts`, `workers`, [models.<name>] with {models}, [roles] with {roles},"
+        " and [knobs]"
+    )

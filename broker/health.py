@@ -45,6 +45,10 @@ class CoordinatorHealth(Collector):
             return []
         return [f"Redis has taken no heartbeat for {silent_s:.0f} s"]
 
+    def close(self) -> None:
+        """Hang up."""
+        self._redis.close()
+
     def exposition(self) -> bytes:
         """The text of /metrics."""
         registry = CollectorRegistry(auto_describe=False)
