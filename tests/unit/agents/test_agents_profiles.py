@@ -53,7 +53,7 @@ def test_every_role_belongs_to_one_agent() -> None:
 
 
 def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="demo, laptop, paper"):
+    with pytest.raises(ConfigurationError, match="demo, laptop, openai, paper, vllm"):
         load_profile("papre")
 
 
@@ -62,7 +62,10 @@ def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
     [
         (ZERO_COST + ROLES.replace("proposer", "propose"), "proposer"),
         (ZERO_COST.replace("backend", "back_end") + ROLES, "backend, checkpoint, revision, opt"),
-        (ZERO_COST.replace("zero_cost_clip", "opencilp") + ROLES, "open_clip, transformers"),
+        (
+            ZERO_COST.replace("zero_cost_clip", "opencilp") + ROLES,
+            "open_clip, openai, transformers",
+        ),
         (ZERO_COST + ROLES.replace('proposer = "language"', 'proposer = "lm"'), "clip, language"),
         ("models = [", "mine.toml"),
     ],

@@ -14,8 +14,8 @@ from shared.profile_files import profile_workers
 
 @pytest.mark.parametrize(
     ("given", "visible"),
-    [("", []), ("0", ["0"]), ("2, GPU-ab", ["2", "GPU-ab"]), ("1,-1,3", ["1"]), ("NoDevFiles", ["NoDevFiles"])],
-)  # fmt: skip
+    [("", []), ("0", ["0"]), ("2, GPU-ab", ["2", "GPU-ab"]), ("1,-1,3", ["1"])],
+)
 def test_cuda_visible_devices_counts(given: str, visible: list[str]) -> None:
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": given, "PATH": ""}) == visible
 
