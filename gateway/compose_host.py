@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.errors import ConfigurationError, PermanentError, TransientError
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 NUMBER, ONE_OFF = "com.docker.compose.container-number", "com.docker.compose.oneoff"
+_DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 _STOP_WITHIN_S = 60
 _BEYOND_S = 15
 """Docker answers a stop after the grace time, plus what it takes it to kill."""
@@ -188,15 +191,22 @@ def _connect() -> docker.DockerClient:
         raise NoDockerError(
             "the Python package `docker` is not installed: install the extra 'hosts'"
         ) from error
+    address = os.environ.get("DOCKER_HOST") or _DEFAULT_SOCKET
+    if address.startswith("unix://") and not Path(address.removeprefix("unix://")).exists():
+        raise NoDockerError(_no_answer(f"there is no {address}"))
     try:
         client = docker.from_env()
         client.ping()
     except _docker_errors() as error:
-        raise NoDockerError(
-            f"Docker does not answer ({error}): is its engine running, may this user use it,"
-            " and does DOCKER_HOST name it? On Kubernetes use kubectl scale"
-        ) from error
+        raise NoDockerError(_no_answer(str(error))) from error
     return client
+
+
+def _no_answer(why: str) -> str:
+    return (
+        f"Docker does not answer ({why}): is its engine running, may this user use it, and does"
+        " DOCKER_HOST name it? On Kubernetes use kubectl scale"
+    )
 
 
 def _docker_errors() -> tuple[type[Exception], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.table import Table
@@ -40,14 +40,14 @@ def scale(
 
     Without arguments: how many there are.
     """
+    asked = [_parse(one, bounds=auto) for one in wanted or ()]
+    if auto and not asked:
+        raise ConfigurationError("--auto needs agents and their bounds: question=1..4")
     with ComposeHost(project) as host:
         if auto:
-            _follow_queues(host, [_parse(one) for one in wanted or ()], every, gateway)
-            return
-        for name, least, most in (_parse(one) for one in wanted or ()):
-            if most is not None:
-                raise ConfigurationError(f"{name}={least}..{most}: bounds go with --auto")
-            host.scale(host.service_of(name), least, _tell)
+            _follow_queues(host, asked, every, gateway)
+        for name, count in asked:
+            host.scale(host.service_of(name), count.least, _tell)
         services = host.services()
     if as_json:
         output.print_json([vars(service) for service in services])
@@ -77,27 +77,19 @@ def replicas_table(services: Sequence[ServiceReplicas]) -> Table:
     return table
 
 
-def _parse(text: str) -> tuple[str, int, int | None]:
+def _parse(text: str, bounds: bool) -> tuple[str, Bounds]:
+    """ "question=3", or "question=1..4" where bounds are asked for."""
     found = _WANTED.match(text)
-    if found is None:
-        raise ConfigurationError(f"{text!r}: write it as question=3, or question=1..4 with --auto")
-    name, least, most = found.groups()
-    return name, int(least), None if most is None else int(most)
+    if found is None or (found[3] is None) == bounds or int(found[3] or found[2]) < int(found[2]):
+        form = "question=1..4 with --auto, least first" if bounds else "question=3"
+        raise ConfigurationError(f"{text!r}: write it as {form}")
+    return found[1], Bounds(int(found[2]), int(found[3] or found[2]))
 
 
 def _follow_queues(
-    host: ComposeHost,
-    wanted: Sequence[tuple[str, int, int | None]],
-    every_s: float,
-    gateway: str | None,
-) -> None:
-    scalers = {}
-    for name, least, most in wanted:
-        if most is None or most < least:
-            raise ConfigurationError(f"--auto needs bounds, least first: {name}=1..4")
-        scalers[host.service_of(name)] = Autoscaler(Bounds(least, most))
-    if not scalers:
-        raise ConfigurationError("--auto needs agents and their bounds: question=1..4")
+    host: ComposeHost, asked: Sequence[tuple[str, Bounds]], every_s: float, gateway: str | None
+) -> NoReturn:
+    scalers = {host.service_of(name): Autoscaler(bounds) for name, bounds in asked}
     _tell(f"following the queues of {', '.join(scalers)}, a look every {every_s:g} s; Ctrl-C stops")
     with connect(gateway) as client:
         while True:
