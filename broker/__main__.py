@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from broker.health import CoordinatorHealth
 from broker.rq_worker import BenchmarkWorker, connect_sync
+from broker.run_keys import QUEUE_NAME
 from shared.bus.connection import connect, wait_until_reachable
 from shared.errors import ConfigurationError
 from shared.health_server import HealthServer
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = load_settings()
-        log_to_stderr(settings.log_level, also=("rq",))
+        log_to_stderr(settings.log_level)
         logger.info("settings %s", settings.masked())
         limit_pixels(settings.max_pixels)
         return serve(settings, burst=options.burst)
@@ -52,7 +53,9 @@ def serve(settings: Settings, burst: bool = False) -> int:
         if settings.health_port:
             health = CoordinatorHealth(worker, settings)
             HealthServer(health, health.exposition, settings.health_port)
-        worker.work(burst=burst, logging_level=settings.log_level.upper())
+        logger.info("Listening on queue %s as %s", QUEUE_NAME, worker.name)
+        # RQ tells of its maintenance every two seconds; runs are told by our own lines.
+        worker.work(burst=burst, logging_level="WARNING")
     except RedisError as error:
         logger.error("Redis does not answer, so this coordinator ends: %s", error)
         return 1
