@@ -19,7 +19,7 @@ def words_of(stack: ComposeStack, image: str, command: list[str], **options: Any
         status = container.wait(timeout=120)["StatusCode"]
         words = container.logs().decode()
     finally:
-        container.remove(force=True)
+        container.remove(force=True, v=True)
     assert status == 2, f"{status}: {words}"
     return words
 
@@ -52,7 +52,7 @@ def test_a_full_volume_is_told_before_redis_starts(stack: ComposeStack) -> None:
         assert full.wait(timeout=60)["StatusCode"] == 2
         assert "volume full" in full.logs().decode()
     finally:
-        full.remove(force=True)
+        full.remove(force=True, v=True)
 
 
 def test_a_wrong_model_path_is_named(stack: ComposeStack) -> None:
@@ -83,4 +83,4 @@ def test_a_host_without_gpus_says_so_and_starts_nothing(stack: ComposeStack) -> 
         with pytest.raises(docker.errors.APIError, match="device driver"):
             refused.start()
     finally:
-        refused.remove(force=True)
+        refused.remove(force=True, v=True)
