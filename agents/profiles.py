@@ -19,10 +19,10 @@ from shared.profile_files import find_profile, read_profile
 from shared.settings import Settings
 
 BACKENDS = {
-    "vllm": "agents.backends.vllm:load",
-    "openai": "agents.backends.openai:load",
     "open_clip": "agents.backends.open_clip:load",
+    "openai": "agents.backends.openai:load",
     "transformers": "agents.backends.transformers:load",
+    "vllm": "agents.backends.vllm:load",
     "zero_cost": "agents.backends.zero_cost:language_model",
     "zero_cost_clip": "agents.backends.zero_cost:embedding_model",
 }
@@ -110,6 +110,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         joint: all questions about a candidate are put in one prompt and answered in a row, each
             with its P(yes); by default each is a prompt of its own.
         knobs: what runs with this profile have where their request says nothing.
+        workers: which agents share a process, for `xr up` (`shared.profile_files`).
     """
 
     models: dict[str, ModelSpec]
@@ -117,6 +118,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prompts: str = "standard"
     joint: bool = False
     knobs: dict[str, Any] = {}
+    workers: list[list[AgentName]] = []
     name: str = ""
     folder: Path = Path()
 
@@ -256,6 +258,6 @@ def _expected_fields() -> str:
     models = ", ".join(ModelSpec.__struct_fields__)
     roles = ", ".join(Roles.__struct_fields__)
     return (
-        f"A profile has `prompts`, `joint`, [models.<name>] with {models}, [roles] with {roles}, "
-        "and [knobs]"
+        f"A profile has `prompts`, `joint`, `workers`, [models.<name>] with {models}, "
+        f"[roles] with {roles}, and [knobs]"
     )

@@ -30,6 +30,7 @@ from agents.similarity.skills import SimilarityAgent
 from agents.spending import SharedClock, shares, tallied
 from agents.stores import Databases, Galleries
 from agents.warm_up import warm_up
+from shared import tracing
 from shared.bus.connection import connect, wait_until_reachable
 from shared.bus.consumer import Consumer, EngineDeadError
 from shared.bus.replying import Answered
@@ -270,10 +271,11 @@ def _handler(
     run = engine.run if agent.concurrency == 1 else engine.run_beside
 
     async def handle(messages: Sequence[RequestMessage]) -> Sequence[Answered]:
-        started = time.monotonic()
+        started, began_ns = time.monotonic(), time.time_ns()
         answers = await run(_answered, agent, clock, messages)
-        for answer in answers:
+        for message, answer in zip(messages, answers, strict=False):
             agent.spent.update(answer.spent)
+            _record_span(agent.name, message, answer.body, began_ns)
         if any(not isinstance(answer.body, Failure) for answer in answers):
             engine.passed()
         elapsed_ms = (time.monotonic() - started) * 1000
@@ -291,6 +293,21 @@ def _answered(
         answers = agent.answer(messages)
     parts = shares(spent, len(messages))
     return [Answered(*each) for each in zip(answers, parts, strict=True)]
+
+
+def _record_span(
+    agent: AgentName, message: RequestMessage, answer: Result | Failure, began_ns: int
+) -> None:
+    """The agent's part in a query's trace: how long its request was in a batch."""
+    if message.traceparent:
+        tracing.record(
+            f"{agent} {type(message.body).__name__}",
+            message.traceparent,
+            began_ns,
+            time.time_ns(),
+            failure=answer.reason if isinstance(answer, Failure) else "",
+            **{"xr.message": message.message_id},
+        )
 
 
 def _answer(

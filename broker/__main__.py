@@ -10,10 +10,14 @@ import sys
 
 from redis.exceptions import RedisError
 
+from broker.health import CoordinatorHealth
 from broker.rq_worker import BenchmarkWorker, connect_sync
+from broker.run_keys import QUEUE_NAME
 from shared.bus.connection import connect, wait_until_reachable
 from shared.errors import ConfigurationError
+from shared.health_server import HealthServer
 from shared.image_files import limit_pixels
+from shared.logs import log_to_stderr
 from shared.settings import Settings, load_settings
 
 logger = logging.getLogger("broker")
@@ -26,10 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = load_settings()
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        log_to_stderr(settings.log_level)
         logger.info("settings %s", settings.masked())
         limit_pixels(settings.max_pixels)
         return serve(settings, burst=options.burst)
@@ -49,7 +50,12 @@ def serve(settings: Settings, burst: bool = False) -> int:
     redis = connect_sync(settings.redis_url)
     try:
         worker = BenchmarkWorker(redis, name=settings.worker_name or socket.gethostname())
-        worker.work(burst=burst, logging_level=settings.log_level.upper())
+        if settings.health_port:
+            health = CoordinatorHealth(worker, settings)
+            HealthServer(health, health.exposition, settings.health_port)
+        logger.info("Listening on queue %s as %s", QUEUE_NAME, worker.name)
+        # RQ tells of its maintenance every two seconds; runs are told by our own lines.
+        worker.work(burst=burst, logging_level="WARNING")
     except RedisError as error:
         logger.error("Redis does not answer, so this coordinator ends: %s", error)
         return 1

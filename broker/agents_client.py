@@ -15,6 +15,7 @@ import msgspec
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from shared import tracing
 from shared.contracts.messages import Failure, ReplyMessage, RequestMessage
 from shared.contracts.skills import AGENT_OF, Request, Result
 from shared.errors import ItemError, TransientError
@@ -163,21 +164,26 @@ class AgentsClient:
         message_id = f"{self._tag}/{query_id}/{step}/{part}"
         if message_id in self._pending:
             raise ValueError(f"{message_id} is under way already: name the parts of a step apart")
-        request = RequestMessage(
-            message_id=message_id,
-            job_id=self._tag,
-            query_id=query_id,
-            reply_to=self._bus.reply_to,
-            body=body,
-            expires_after_s=expires_after_s,
-        )
+        with tracing.span(f"ask {type(body).__name__}", **{"xr.message": message_id}):
+            request = RequestMessage(
+                message_id=message_id,
+                job_id=self._tag,
+                query_id=query_id,
+                reply_to=self._bus.reply_to,
+                body=body,
+                expires_after_s=expires_after_s,
+                traceparent=tracing.traceparent() or msgspec.UNSET,
+            )
+            return await self._answer_to(request)
+
+    async def _answer_to(self, request: RequestMessage) -> Result:
         pending = _Pending(request, asyncio.get_running_loop().create_future())
-        self._pending[message_id] = pending
+        self._pending[request.message_id] = pending
         self._post(pending)
         try:
             return await pending.future
         finally:
-            self._pending.pop(message_id, None)
+            self._pending.pop(request.message_id, None)
 
     def _post(self, pending: _Pending) -> None:
         self._outbox.append(pending)

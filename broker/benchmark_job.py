@@ -12,7 +12,9 @@ from rq import get_current_job
 from rq.job import Job
 
 from broker.benchmark_run import coordinate
+from shared import tracing
 from shared.bus.connection import connect, wait_until_reachable
+from shared.logs import about
 from shared.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,13 @@ def run_benchmark(run_id: str) -> dict[str, Any]:
     Returns: what `rq info` and the job's result show: state, counts.
     Raises: PermanentError: it is not tried again. TransientError: it is (`BenchmarkWorker`).
     """
-    status = asyncio.run(_coordinate(run_id, load_settings(), get_current_job()))
+    settings = load_settings()
+    tracing.set_up("coordinator", settings.otlp_endpoint)
+    try:
+        with about(run=run_id):
+            status = asyncio.run(_coordinate(run_id, settings, get_current_job()))
+    finally:
+        tracing.shut_down()
     return {"run_id": run_id, "state": status.get("state"), "counts": status.get("counts", {})}
 
 

@@ -12,7 +12,9 @@ from broker.query_state import QueryState
 from shared.datasets import Query
 from shared.dialogues import chains
 from shared.errors import TransientError, XRError
+from shared.logs import about
 from shared.tasks import stop_tasks
+from shared.tracing import span
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +66,9 @@ async def _answer_one_by_one(
     progress: Callable[[QueryState], None],
 ) -> None:
     for query in itertools.chain.from_iterable(waiting):
-        state = await _answer_or_failure(query, answer)
-        await record(state)
+        with about(query=query.query_id), span("query", **{"xr.query": query.query_id}):
+            state = await _answer_or_failure(query, answer)
+            await record(state)
         progress(state)
 
 

@@ -128,12 +128,14 @@ class BenchmarkWorker(Worker):  # type: ignore[misc]
 
     Attributes:
         told_to_stop: somebody sent SIGTERM; work that ends without it has broken down.
+        heard_s: when Redis last took a heartbeat (monotonic clock).
     """
 
     max_connection_wait_time = _LONGEST_REDIS_PAUSE_S
 
     def __init__(self, redis: Redis, name: str) -> None:
         self.told_to_stop = False
+        self.heard_s = time.monotonic()
         super().__init__(
             [benchmark_queue(redis)],
             name=f"{name}-{secrets.token_hex(3)}",  # the one before may have died just now
@@ -152,10 +154,14 @@ class BenchmarkWorker(Worker):  # type: ignore[misc]
         return list(Worker.all(connection=redis, serializer=MsgpackSerializer))
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """RQ lists a dead worker for 60 s more, and one whose Redis was emptied never again."""
+        """RQ lists a dead worker for 60 s more, and one whose Redis was emptied never again.
+
+        The probes want to know when it was.
+        """
         super().heartbeat(_LISTED_S, pipeline)
         register(self, pipeline)
         self.set_state(self.get_state(), pipeline)
+        self.heard_s = time.monotonic()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Three beats; RQ adds 60 s to one."""

@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 from gateway.records import AgentView, DeadLetterView, WorkerView
 from shared.bus import keys
@@ -72,6 +73,13 @@ class RedisAgentBoard:
         except PermanentError:  # "no such dead letter" is all it raises of this kind
             return False
         return True
+
+    async def redis_memory(self) -> tuple[int, int] | None:
+        try:
+            found = await self._bus.redis.info("memory")
+        except NoPermissionError:
+            return None
+        return int(found["used_memory"]), int(found["maxmemory"])
 
 
 def _worker(beat: LiveAgent) -> WorkerView:

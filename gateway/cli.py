@@ -21,9 +21,11 @@ from gateway.commands import (
     output,
     plan,
     runs,
+    scale,
     services,
     submission,
     sweep,
+    up,
 )
 from gateway.commands.benchmarks import RunFailedError
 from gateway.supervisor import ServiceFailedError
@@ -41,7 +43,8 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command("demo-data")(demo.demo_data)
-app.command()(services.up)
+app.command()(up.up)
+app.command()(scale.scale)
 app.command()(services.gateway)
 app.command()(services.coordinator)
 app.command()(services.agent)

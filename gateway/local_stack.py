@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
 from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.gpus import visible_gpus
 from gateway.supervisor import Service, ServiceStatus, Supervisor
 from shared.contracts.skills import AgentName
+from shared.profile_files import profile_workers
 from shared.settings import Settings
 
 _READY_WITHIN_S = 300.0
@@ -26,7 +30,7 @@ class LocalStack:
     """Redis, gateway, coordinator and agents as supervised processes. Use as a context manager.
 
     Args:
-        processes: processes per agent type.
+        processes: processes per agent type, and per GPU where the profile names `workers`.
         redis_url: a Redis that runs already; None = a private one.
         redis_folder: where the private Redis keeps its data; None = a temporary folder.
         gateway_port: None = a free one.
@@ -57,17 +61,7 @@ class LocalStack:
             Service("gateway", _python("gateway.cli", "gateway"), self._gateway_answers, stage=1),
             Service("coordinator", _python("broker"), self._has_coordinator, stage=2),
         ]
-        for agent in get_args(AgentName):
-            services += [
-                Service(
-                    f"{agent}-{number}",
-                    _python("agents", agent),
-                    lambda agent=agent: self._has_workers(agent, processes),  # type: ignore[misc]
-                    environment={"XR_WORKER_NAME": f"{agent}-{number}"},
-                    stage=2,
-                )
-                for number in range(1, processes + 1)
-            ]
+        services += self._workers(settings.profile, processes)
         self.supervisor = Supervisor(
             services,
             self.log_folder,
@@ -98,10 +92,32 @@ class LocalStack:
         """Return when every service is ready, or `stop` is set. Raises: ServiceFailedError."""
         self.supervisor.wait_ready(_READY_WITHIN_S, on_change, stop)
 
+    def _workers(self, profile: str, processes: int) -> list[Service]:
+        """Processes per agent type; where the profile says which agents share one, per GPU too."""
+        groups = profile_workers(profile)
+        self.gpus = visible_gpus(os.environ) if groups else []
+        places = [gpu for gpu in self.gpus or [""] for _ in range(processes)]
+        return [
+            Service(
+                name,
+                _python("agents", *group),
+                partial(self._have_workers, group, len(places)),
+                environment={
+                    "XR_WORKER_NAME": name,
+                    **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
+                },
+                stage=2,
+            )
+            for group in groups or [[agent] for agent in get_args(AgentName)]
+            for number, gpu in enumerate(places, start=1)
+            for name in [f"{'-'.join(group)}-{number}"]
+        ]
+
     def _environment(self, settings: Settings) -> Mapping[str, str]:
         """The settings for the children: the caller's, with this stack's addresses."""
         own = {
             "XR_REDIS_URL": self.redis_url,
+            "XR_REDIS_PASSWORD_FILE": "",  # the URL has it by now
             "XR_GATEWAY_URL": self.gateway_url,
             "XR_GATEWAY_HOST": "127.0.0.1",
             "XR_GATEWAY_PORT": str(self.gateway_port),
@@ -126,12 +142,13 @@ class LocalStack:
         except (GatewayUnreachableError, GatewayError):
             return False
 
-    def _has_workers(self, agent: str, wanted: int) -> bool:
-        """Whether so many workers of an agent have passed their warm-up and take work."""
+    def _have_workers(self, agents: Sequence[str], wanted: int) -> bool:
+        """Whether so many workers of each agent have passed their warm-up and take work."""
         try:
-            return self._client.readiness().agents.get(agent, 0) >= wanted
+            living = self._client.readiness().agents
         except (GatewayUnreachableError, GatewayError):
             return False
+        return all(living.get(agent, 0) >= wanted for agent in agents)
 
 
 def _redis_service(folder: Path, port: int) -> Service:

@@ -49,6 +49,7 @@ async def state_of_the_system(services: Services) -> CollectorRegistry:
         agents = await services.board.agents()
         runs = await services.benchmarks.views()
         coordinators = await services.benchmarks.coordinators()
+        memory = await services.board.redis_memory()
     except REDIS_AWAY:
         redis_up.add_metric([], 0)
     else:
@@ -57,6 +58,8 @@ async def state_of_the_system(services: Services) -> CollectorRegistry:
         for state, number in Count(view.state for view in runs).items():
             by_state.add_metric([state], number)
         families += [*_of_agents(agents), by_state, *_of_coordinators(coordinators)]
+        if memory is not None:
+            families += _of_redis(*memory)
     registry.register(_Families(families))
     return registry
 
@@ -113,6 +116,14 @@ def _caches(agents: Sequence[AgentView]) -> Iterable[Metric]:
             hits.add_metric([worker, cache], found)
             misses.add_metric([worker, cache], missed)
     yield from (hits, misses)
+
+
+def _of_redis(used_bytes: int, limit_bytes: int) -> list[Metric]:
+    used = GaugeMetricFamily("xr_redis_memory_bytes", "what Redis holds")
+    used.add_metric([], used_bytes)
+    limit = GaugeMetricFamily("xr_redis_memory_limit_bytes", "where Redis refuses; 0 = nowhere")
+    limit.add_metric([], limit_bytes)
+    return [used, limit]
 
 
 def _of_coordinators(view: CoordinatorsView) -> Iterable[Metric]:

@@ -74,6 +74,9 @@ class AgentBoard(Protocol):
     async def retry(self, agent: str, entry_id: str) -> bool:
         """Queue a dead letter again; False when there is none of that id."""
 
+    async def redis_memory(self) -> tuple[int, int] | None:
+        """Bytes in use and the limit (0 = none); None where this user of Redis may not ask."""
+
 
 @dataclass(frozen=True)
 class Services:

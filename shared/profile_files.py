@@ -1,12 +1,13 @@
-"""Profile files (TOML), read by two sides: agents take models and roles, a run takes [knobs]."""
+"""Profile files (TOML): agents take models and roles, a run [knobs], and `xr up` the workers."""
 
 from __future__ import annotations
 
 import logging
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from shared.contracts.skills import AgentName
 from shared.errors import ConfigurationError
 from shared.knobs import from_mapping
 
@@ -57,3 +58,23 @@ def profile_knobs(name_or_path: str) -> dict[str, Any]:
     except ConfigurationError as error:
         raise ConfigurationError(f"profile {path}, [knobs]: {error}") from error
     return knobs
+
+
+def profile_workers(name_or_path: str) -> list[list[AgentName]] | None:
+    """Which agents share a worker process, of which each GPU gets one; None = the profile does not
+    say, and each agent has processes of its own.
+
+    Raises: ConfigurationError: no such profile, or some agent is in no process, or in two.
+    """
+    path = find_profile(name_or_path)
+    groups = read_profile(path).get("workers")
+    if groups is None:
+        return None
+    listed = isinstance(groups, list) and all(isinstance(group, list) for group in groups)
+    agents = [agent for group in groups for agent in group] if listed else []
+    if sorted(map(str, agents)) != sorted(get_args(AgentName)):
+        raise ConfigurationError(
+            f"profile {path}: workers must hold each of {', '.join(get_args(AgentName))} once,"
+            ' as lists of those that share a process: [["imagination", "question"], ["similarity"]]'
+        )
+    return groups  # type: ignore[no-any-return]

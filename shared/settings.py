@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -31,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         redis_url: where the bus and RQ live.
+        redis_password_file: file that holds the password of redis_url; empty = the URL has all.
         home: folder of everything the services write: image_db/, runs/, galleries/,
             prompts/.
         data_root: folder of the data sets.
@@ -52,13 +54,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             finishes its requests.
         drain_s: after SIGTERM a gateway takes requests so much longer, its /readyz being red.
         canary_s: an agent that was idle so long sends a canary item through its models; 0 = never.
-        health_port: where an agent answers /livez, /readyz and /metrics; 0 = nowhere.
+        health_port: where agents and coordinators answer /livez, /readyz and /metrics; 0 = nowhere.
         max_pixels: images of more pixels are refused before they are decoded.
         model_threads: threads of one agent process's engine.
         answer_cache: where answers given before are kept: "disk" (in home), the URL of a Redis,
             both with a comma between, or "off".
         worker_name: name of this process in replies and logs; empty = host-pid.
         log_level: debug, info, warning or error.
+        otlp_endpoint: where OpenTelemetry traces go (OTLP over HTTP); empty = no traces are made.
         seed: seed of everything drawn at random; the default of the knob of that name.
         llm, mllm, captioner, evaluator, clip: the model of a role ("checkpoint" or
             "checkpoint@revision") where the profile leaves its checkpoint open.
@@ -66,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_password_file: str = ""
     home: Path = Path(".xr")
     data_root: Path = Path(".xr/data")
     profile: str = "demo"
@@ -91,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     answer_cache: str = "disk"
     worker_name: str = ""
     log_level: str = "info"
+    otlp_endpoint: str = ""
     seed: int = 42
     llm: str = ""
     mllm: str = ""
@@ -177,5 +182,33 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             raise cause from error
         raise ConfigurationError(f"settings: {error}") from error
     return msgspec.structs.replace(
-        settings, home=settings.home.absolute(), data_root=settings.data_root.absolute()
+        settings,
+        home=settings.home.absolute(),
+        data_root=settings.data_root.absolute(),
+        redis_url=_with_password(settings.redis_url, settings.redis_password_file),
     )
+
+
+def _with_password(redis_url: str, password_file: str) -> str:
+    """The URL with the file's content as its password; a user in the URL stays.
+
+    Raises: ConfigurationError: the file is missing, empty, or not readable for this user.
+    """
+    if not password_file:
+        return redis_url
+    try:
+        password = Path(password_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise ConfigurationError(
+            f"XR_REDIS_PASSWORD_FILE: {password_file} cannot be read ({reason}). Make it with"
+            f" `make secrets`; it must be readable for user {os.getuid()} (mode 0444)"
+        ) from None
+    if not password:
+        raise ConfigurationError(
+            f"XR_REDIS_PASSWORD_FILE: {password_file} is empty. Put one line with the password of"
+            " Redis into it, or make it with `make secrets`"
+        )
+    scheme, separator, rest = redis_url.partition("://")
+    user = rest.rpartition("@")[0].partition(":")[0]
+    return f"{scheme}{separator}{user}:{quote(password, safe='')}@{rest.rpartition('@')[2]}"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from gateway.commands import output
 from gateway.commands.options import GatewayOption, JsonOption, connect
+from gateway.commands.scale import ProjectOption, replicas, replicas_table
 from gateway.records import DeadLetterList
 
 dead_app = typer.Typer(help="Messages that were given up.", no_args_is_help=True)
@@ -17,13 +18,19 @@ AgentArgument = Annotated[str, typer.Argument(metavar="AGENT")]
 EntryArgument = Annotated[str, typer.Argument(metavar="ENTRY_ID")]
 
 
-def status(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
-    """Agents, queues and runs. Exit status 1 when benchmarks would not run now."""
+def status(
+    gateway: GatewayOption = None,
+    as_json: JsonOption = False,
+    project: ProjectOption = "xr",
+) -> None:
+    """Agents, queues, runs, and this host's containers. Exit status 1 when benchmarks would not run
+    now."""
     with connect(gateway) as client:
         readiness = client.readiness()
         agents = client.agents() if readiness.redis else []
         coordinators = client.coordinators() if readiness.redis else None
         runs = client.benchmarks() if readiness.redis else []
+    containers, no_docker = replicas(project)
     if as_json:
         output.print_json(
             {
@@ -31,6 +38,8 @@ def status(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
                 "agents": [agent.model_dump(mode="json") for agent in agents],
                 "coordinators": coordinators and coordinators.model_dump(mode="json"),
                 "runs": [run.model_dump(mode="json") for run in runs],
+                "containers": [vars(service) for service in containers],
+                "no_containers_because": no_docker,
             }
         )
     else:
@@ -60,6 +69,12 @@ def status(gateway: GatewayOption = None, as_json: JsonOption = False) -> None:
         if runs:
             output.console.print()
             output.print_wide(output.runs_table(runs))
+        output.console.print()
+        if containers:
+            output.console.print(replicas_table(containers))
+        else:
+            why = no_docker or f"none of the compose project {project!r} on this host"
+            output.console.print(f"containers: {escape(why)}", style="dim", soft_wrap=True)
         for reason in readiness.reasons:
             output.console.print(reason, highlight=False, soft_wrap=True)
     if not readiness.ready:

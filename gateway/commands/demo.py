@@ -92,9 +92,15 @@ def demo(
 def demo_data(
     out: Annotated[Path | None, typer.Option(help="[default: <XR_DATA_ROOT>/demo]")] = None,
     seed: Annotated[int, typer.Option()] = SEED,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="leave one that is there as it is")
+    ] = False,
 ) -> None:
     """Write the demo data set: rendered scenes and queries whose every target is known."""
     folder = out or load_settings().data_root / DATASET
+    if if_missing and (folder / "gallery.jsonl").is_file():
+        output.console.print(f"demo data set in {folder} already", highlight=False, soft_wrap=True)
+        return
     write_demo_data(folder, seed)
     output.console.print(f"demo data set in {folder}", highlight=False, soft_wrap=True)
 

@@ -1,18 +1,18 @@
-"""`xr gateway`, `xr coordinator`, `xr agent` and `xr up`: the services of the system."""
+"""`xr gateway`, `xr coordinator` and `xr agent`: the services of the system."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
-import threading
 from typing import Annotated, NoReturn
 
 import typer
 
 from gateway.commands import output
+from shared import tracing
 from shared.errors import ConfigurationError
+from shared.logs import log_to_stderr
 from shared.settings import load_settings
 
 
@@ -28,13 +28,15 @@ def gateway(
     from gateway.server import DrainingServer
 
     settings = load_settings()
+    log_to_stderr(settings.log_level, also=("uvicorn",))
+    tracing.set_up("gateway", settings.otlp_endpoint)
     app = create_app(settings, gateway_redis(settings))
     listening = listen(
         host or settings.gateway_host, settings.gateway_port if port is None else port
     )
     config = uvicorn.Config(
         app,
-        log_level=settings.log_level,
+        log_config=None,  # the lines are those of `shared.logs`
         access_log=False,
         timeout_graceful_shutdown=max(1, round(settings.grace_s)),
     )
@@ -43,6 +45,7 @@ def gateway(
     with listening:
         server = DrainingServer(config, app.state.services.draining, settings.drain_s)
         server.run(sockets=[listening])
+    tracing.shut_down()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -79,29 +82,6 @@ def agent(
     """Serve one or several agents from one process (becomes `python -m agents NAME...`)."""
     load_settings()
     _become("agents", *names)
-
-
-def up(
-    processes: Annotated[int, typer.Option(min=1, help="processes per agent type")] = 1,
-) -> None:
-    """All services on this machine, until Ctrl-C. A private Redis unless XR_REDIS_URL names one."""
-    from gateway.local_stack import LocalStack
-
-    settings = load_settings()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    stack = LocalStack(
-        settings,
-        processes=processes,
-        redis_url=settings.redis_url if "XR_REDIS_URL" in os.environ else None,
-        redis_folder=settings.home / "redis",
-        gateway_port=settings.gateway_port,
-    )
-    with stack, output.service_list() as shown:
-        stack.wait_ready(shown, stop)
-        output.console.print(f"gateway: {stack.gateway_url}   (Ctrl-C stops)", highlight=False)
-        stop.wait()
 
 
 def _become(package: str, *arguments: str) -> NoReturn:

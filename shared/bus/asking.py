@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from shared.bus.replying import Answer as Answer
 from shared.bus.replying import answers_of_one_length
-from shared.contracts.messages import Failure, RequestMessage
+from shared.contracts.messages import Failure, RequestMessage, run_of
 from shared.errors import TransientError, XRError
+from shared.logs import about
 
 Handler = Callable[[Sequence[RequestMessage]], Awaitable[Sequence[Answer]]]
 
@@ -34,7 +35,8 @@ async def answers_to(requests: Sequence[RequestMessage], handler: Handler) -> Se
     except Exception as error:
         trouble = f"{type(error).__name__}: {error}"
         if len(requests) == 1:
-            logger.warning("request %s failed", requests[0].message_id, exc_info=error)
+            with about(run=run_of(requests[0].job_id), query=requests[0].query_id):
+                logger.warning("request %s failed", requests[0].message_id, exc_info=error)
             return [Failure(trouble, retryable=isinstance(error, TransientError))]
     # No longer within `except`: the traceback holds on to the memory that the failed batch took.
     middle = len(requests) // 2

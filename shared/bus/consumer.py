@@ -32,8 +32,9 @@ from shared.bus.reading import has_expired, read_request
 from shared.bus.replying import failure_for_unreadable, reply_bytes
 from shared.bus.waiting_list import WaitingList
 from shared.bus.workload import Workload
-from shared.contracts.messages import SCHEMA_VERSION, Failure, RequestMessage
+from shared.contracts.messages import SCHEMA_VERSION, Failure, RequestMessage, run_of
 from shared.errors import DecodeError, NewerVersionError
+from shared.logs import about
 from shared.tasks import stop_tasks
 from shared.urgency import Urgency, answering
 
@@ -339,10 +340,12 @@ class Consumer:
     async def _bury_with(self, claim: Claim, reason: str, reply: Reply | None) -> None:
         if await self._patiently(lambda: self._claims.bury(claim, reason, reply)):
             self.dead_lettered += 1
-            logger.error(
-                "dead letter of %s: entry %s of job %s: %s",
-                self.agent, claim.entry_id.decode(), claim.job_id.decode(errors="replace"), reason,
-            )  # fmt: skip
+            job_id = claim.job_id.decode(errors="replace")
+            with about(run=run_of(job_id)):
+                logger.error(
+                    "dead letter of %s: entry %s of job %s: %s",
+                    self.agent, claim.entry_id.decode(), job_id, reason,
+                )  # fmt: skip
 
     async def _park(self, claim: Claim, reason: str) -> None:
         reply = self._salvaged_reply(claim, reason)

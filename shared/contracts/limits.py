@@ -31,6 +31,7 @@ MAX_REPLY_BYTES = 64 << 20
 
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Address = Annotated[str, Meta(max_length=MAX_ADDRESS_CHARACTERS)]
+TraceParent = Annotated[str, Meta(max_length=MAX_ADDRESS_CHARACTERS)]
 QueryId = Annotated[str, Meta(max_length=MAX_QUERY_ID_CHARACTERS)]
 Row = Annotated[int, Meta(ge=0, lt=2**31)]
 Rows = Annotated[tuple[Row, ...], Meta(max_length=MAX_ROWS)]

@@ -12,6 +12,7 @@ from shared.contracts.limits import (
     MAX_REQUEST_BYTES,
     Address,
     QueryId,
+    TraceParent,
 )
 from shared.contracts.skills import Request, Result
 from shared.errors import MALFORMED, DecodeError, NewerVersionError
@@ -42,6 +43,7 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True):
         attempt: 1-based count of how often the coordinator has asked.
         expires_after_s: nobody waits for the answer so long after the request was queued; None = no
             limit. A duration, not a time: the clocks of machines differ, and jump.
+        traceparent: the span this is a part of (W3C), where traces are made; else not on the wire.
         schema_version: the oldest version whose readers understand this message.
     """
 
@@ -52,6 +54,7 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True):
     body: Request
     attempt: int = 1
     expires_after_s: float | None = None
+    traceparent: TraceParent | msgspec.UnsetType = msgspec.UNSET
     schema_version: int = SCHEMA_VERSION
 
 
@@ -83,6 +86,11 @@ _DECODERS: dict[type, Any] = {
     kind: msgspec.msgpack.Decoder(kind) for kind in (RequestMessage, ReplyMessage)
 }
 _LIMITS: dict[type, int] = {RequestMessage: MAX_REQUEST_BYTES, ReplyMessage: MAX_REPLY_BYTES}
+
+
+def run_of(job_id: str) -> str:
+    """The run's (or search's) own id: on messages its owner's number follows, after a slash."""
+    return job_id.rpartition("/")[0] or job_id
 
 
 def encode(message: RequestMessage | ReplyMessage) -> bytes:

@@ -50,6 +50,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         int: st.integers(-(2**63), 2**64 - 1),
         float: st.floats(allow_nan=False),
         type(None): st.none(),
+        msgspec.UnsetType: st.just(msgspec.UNSET),
     }
     return plain[hint]
 

@@ -61,7 +61,11 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/settings.md", "docs/image-databases.md", "docs/from-the-authors-script.md"],
+    [
+        *("README.md", "docs/settings.md", "docs/image-databases.md"),
+        *("docs/from-the-authors-script.md", "docs/deploy-laptop.md", "docs/operations.md"),
+        *("docs/deploy-gpu-host.md", "docs/deploy-kubernetes.md"),
+    ],
 )
 def test_the_commands_a_document_names_exist(document: str) -> None:
     text = (ROOT / document).read_text()
@@ -78,9 +82,10 @@ def test_the_commands_a_document_names_exist(document: str) -> None:
 )
 def test_manifests_are_yaml_and_their_xr_commands_exist(path: Path) -> None:
     class Loader(yaml.SafeLoader):
-        """Knows Compose's tag for taking a value of the base file away."""
+        """Knows Compose's tags for taking away and replacing a value of the base file."""
 
-    Loader.add_constructor("!reset", lambda _loader, _node: None)
+    for tag in ("!reset", "!override"):
+        Loader.add_constructor(tag, lambda _loader, _node: None)
     documents = list(yaml.load_all(path.read_text(), Loader))
     assert documents
     for command in commands_in(documents):

@@ -53,7 +53,7 @@ def test_every_role_belongs_to_one_agent() -> None:
 
 
 def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="demo, laptop, paper"):
+    with pytest.raises(ConfigurationError, match="demo, laptop, openai, paper, vllm"):
         load_profile("papre")
 
 

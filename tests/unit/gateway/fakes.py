@@ -118,6 +118,9 @@ class FakeSearches:
 class FakeBoard:
     """Agents and dead letters as a test puts them."""
 
+    async def redis_memory(self) -> tuple[int, int] | None:
+        return 1_000, 4_000
+
     def __init__(self) -> None:
         self.views = [
             AgentView(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from shared.cost_model import MODELS, Gpu, Words, Workload, costs, gpu_hours, total
+from shared.cost_model import GPUS, MODELS, Gpu, Words, Workload, costs, gpu_hours, total
 
 H200_AS_MEASURED = Gpu(790, 4.8, 141)
 EIGHT = MODELS["InternVL3-8B"]
@@ -73,3 +75,16 @@ def test_captions_known_and_answers_kept_are_not_read_again() -> None:
 def test_nothing_is_asked_where_nothing_is_verified() -> None:
     parts = costs(Workload(10, candidates=0), EIGHT, H200_AS_MEASURED)
     assert parts["verify images"].requests == parts["verify images"].floor_s == 0
+
+
+def test_the_sizing_table_of_the_documents_is_what_plan_computes() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs/deploy-gpu-host.md"
+    table = page.read_text().split("<!-- sizing -->")[1].split("<!-- end of sizing -->")[0]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()]
+    assert {row[0] for row in rows} == set(GPUS)
+    for gpu, memory, *cells in rows:
+        assert float(memory) == GPUS[gpu].memory_gb
+        for model, cell in zip(header[2:], cells, strict=True):
+            if cell != "does not fit":
+                whole = total(costs(Workload(queries=1000), MODELS[model], GPUS[gpu]))
+                assert cell == f"{1000 / gpu_hours(whole, 0.4):,.0f}", (gpu, model)
