@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,6 +29,10 @@ Rankings: TypeAlias = "dict[str, array[int]]"  # array is generic for type check
 """Stage -> int32 rows, best first; compact, as an evaluation holds those of all queries."""
 
 
+Weights: TypeAlias = Mapping[str, float]
+"""The lists that are fused, by name, and how much each counts (below 0: pushes down)."""
+
+
 def verifies(knobs: Knobs) -> bool:
     """Whether stage 2 runs."""
     return "verify" in knobs.stages
@@ -39,13 +43,16 @@ def compares(knobs: Knobs) -> bool:
     return "compare" in knobs.stages
 
 
-def rankings_by_stage(state: QueryState, knobs: Knobs) -> Rankings:
+def rankings_by_stage(state: QueryState, knobs: Knobs, weights: Weights | None = None) -> Rankings:
     """Every ranking of the gallery that a query has: baselines, single lists, and the stages.
 
     Stages: each list by its name ("image_only", "v1.hybrid", ...), "coarse" (what feeds the
     verification), "verified" and "compared" where the run has them. A failed query has none.
+
+    Args:
+        weights: of the fused lists, where a search has its own (here and below).
     """
-    return _rankings(state, state.lists, knobs, head=knobs.top_k)
+    return _rankings(state, state.lists, knobs, head=knobs.top_k, weights=weights)
 
 
 def subset_rankings_by_stage(state: QueryState, knobs: Knobs) -> Rankings:
@@ -80,12 +87,14 @@ class Candidates(NamedTuple):
         return rows + [row for row in self.subset if row not in known]
 
 
-def candidates_to_verify(state: QueryState, knobs: Knobs) -> Candidates:
+def candidates_to_verify(
+    state: QueryState, knobs: Knobs, weights: Weights | None = None
+) -> Candidates:
     """The head and the subset, none where nothing is verified."""
     if not verifies(knobs) or not state.propositions:
         return Candidates([], [])
     subset = coarse_ranking(state.subset_lists, knobs) if state.subset_lists else []
-    coarse = coarse_ranking(state.lists, knobs)
+    coarse = coarse_ranking(state.lists, knobs, weights)
     return Candidates(coarse[: knobs.top_k], [row for row, _ in subset])
 
 
@@ -131,17 +140,24 @@ def _needed_in_the_end(head: Fused, seen: Scores, read: Scores, best: int, knobs
     return needed_answers(head, Known(seen, asked), Known(read, asked), best, knobs)
 
 
-def candidates_to_compare(state: QueryState, knobs: Knobs) -> list[int]:
+def candidates_to_compare(
+    state: QueryState, knobs: Knobs, weights: Weights | None = None
+) -> list[int]:
     """The best α of the verified ranking (of the coarse one where nothing is verified)."""
     if not compares(knobs):
         return []
-    coarse = coarse_ranking(state.lists, knobs)
+    coarse = coarse_ranking(state.lists, knobs, weights)
     return _verified(state, coarse, knobs, knobs.top_k)[: knobs.compare_top]
 
 
-def coarse_ranking(lists: Sequence[RankedList], knobs: Knobs) -> Fused:
-    """(row, score), best first: what feeds verification, by `head_source`."""
+def coarse_ranking(
+    lists: Sequence[RankedList], knobs: Knobs, weights: Weights | None = None
+) -> Fused:
+    """(row, score), best first: what feeds verification, by `head_source` or by weights."""
     by_name = {ranked.name: decode_list(ranked) for ranked in lists}
+    if weights is not None:
+        weighted = [by_name[name] for name in weights]
+        return fuse(knobs.fusion, weighted, knobs.rrf_k, list(weights.values()))
     if knobs.head_list() != "fused":
         return fuse("none", [by_name[knobs.head_list()]])
     fused = [by_name[wanted.name] for wanted in knobs.fused_lists()]
@@ -149,12 +165,16 @@ def coarse_ranking(lists: Sequence[RankedList], knobs: Knobs) -> Fused:
 
 
 def _rankings(
-    state: QueryState, lists: Sequence[RankedList], knobs: Knobs, head: int | None
+    state: QueryState,
+    lists: Sequence[RankedList],
+    knobs: Knobs,
+    head: int | None,
+    weights: Weights | None = None,
 ) -> Rankings:
     if state.status == "failed" or not lists:
         return {}
     rankings = {ranked.name: decode_list(ranked).rows.tolist() for ranked in lists}
-    coarse = coarse_ranking(lists, knobs)
+    coarse = coarse_ranking(lists, knobs, weights)
     last = rankings[COARSE] = [row for row, _ in coarse]
     if verifies(knobs):
         last = rankings[VERIFIED] = _verified(state, coarse, knobs, head)
@@ -187,21 +207,59 @@ def reranked(
     rows = [row for row, _ in coarse]
     first = coarse[:head]
     best = best_to_settle(knobs) if head is not None else None
-    by_image, by_caption = answers.of_head(first, questions)
+    _, _, final = _scores_of_head(first, answers, questions, best, knobs)
+    return [
+        [rows[place] for place in order_by_merit(scores)] + rows[len(first) :] for scores in final
+    ]
+
+
+def _scores_of_head(
+    head: Fused, answers: HeadAnswers, questions: Sequence[int], best: int | None, knobs: Knobs
+) -> tuple[Scores, Scores, Scores]:
+    """Scores by image, by caption, and both times the coarse score: (len(questions), head) each."""
+    by_image, by_caption = answers.of_head(head, questions)
     if best is not None:
         for seen, read in zip(by_image, by_caption, strict=True):
-            used = _needed_in_the_end(first, seen, read, best, knobs)
+            used = _needed_in_the_end(head, seen, read, best, knobs)
             seen[~used.images] = read[~used.captions] = np.nan
     final = final_scores(
-        [score for _, score in first],
+        [score for _, score in head],
         by_image,
         by_caption,
         (knobs.visual_weight, knobs.textual_weight),
         knobs.verify_mode,
     )
-    return [
-        [rows[place] for place in order_by_merit(scores)] + rows[len(first) :] for scores in final
-    ]
+    return by_image, by_caption, final
+
+
+class HeadScores(NamedTuple):
+    """What each candidate of the head is ranked by, NaN where it could not be verified.
+
+    Attributes:
+        rows: in coarse order.
+        visual, textual: verification scores by image and by caption.
+        final: their weighted sum times the normalised coarse score.
+    """
+
+    rows: list[int]
+    visual: Scores
+    textual: Scores
+    final: Scores
+
+
+def head_scores(state: QueryState, coarse: Fused, knobs: Knobs) -> HeadScores | None:
+    """The figures behind the verified ranking; None where nothing was verified."""
+    if not verifies(knobs) or not state.propositions:
+        return None
+    head = coarse[: knobs.top_k]
+    visual, textual, final = _scores_of_head(
+        head,
+        HeadAnswers.of(state, knobs),
+        [len(state.propositions)],
+        best_to_settle(knobs),
+        knobs,
+    )
+    return HeadScores([row for row, _ in head], visual[0], textual[0], final[0])
 
 
 class AnswersByRow(NamedTuple):

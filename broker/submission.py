@@ -26,8 +26,18 @@ from broker.rq_job import FUNCTION, BenchmarkJob
 from broker.rq_worker import benchmark_queue, connect_sync, retry_policy
 from broker.run_diff import RunDiff, diff_runs
 from broker.run_keys import cancel_key, lost_key, owner_key, run_key, submission_key
+from broker.run_queries import (
+    Order,
+    QueryEvidence,
+    QueryRanks,
+    RunQueries,
+    in_order,
+    query_evidence,
+    run_queries,
+)
 from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING
 from broker.run_store import (
+    MANIFEST,
     METRICS,
     PARTIAL,
     STATUS,
@@ -56,8 +66,12 @@ from shared.settings import Settings
 __all__ = [
     "Fusion",
     "Grid",
+    "Order",
+    "QueryEvidence",
+    "QueryRanks",
     "ReplayReport",
     "RunDiff",
+    "RunQueries",
     "RunRequest",
     "RunView",
     "SweepReport",
@@ -67,9 +81,13 @@ __all__ = [
     "connect_sync",
     "coordinators_now",
     "diff_runs",
+    "in_order",
     "list_benchmarks",
+    "query_evidence",
     "replay_run",
     "resume_benchmark",
+    "run_files",
+    "run_queries",
     "submit_benchmark",
     "sweep_run",
 ]
@@ -96,6 +114,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         intervals: the same -> [low, high], the bounds of its 95 % interval.
         deviations: where the run differs from the data set's official protocol, in words.
         error: why it failed, or what stopped it the last time.
+        owner: the API key it was submitted with; empty = none.
     """
 
     id: str
@@ -113,6 +132,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int] = {}
     error: str = ""
     submitted_at: str = ""
+    owner: str = ""
 
 
 class _Status(msgspec.Struct):
@@ -176,7 +196,7 @@ def check_request(settings: Settings, request: RunRequest) -> None:
         raise ConfigurationError(f"limit is {request.limit}: at least 1 query must be asked")
     # Both raise when there is no such data set.
     if canonical_name(request.dataset).startswith(FOLDER_PREFIX):
-        folder_of(request.dataset, settings.data_root)
+        folder_of(request.dataset, settings.data_root, settings.uploaded_galleries_folder)
     if settings.data_root.is_dir():  # else only the coordinator can see the files
         load_dataset(request.dataset, request.split, settings.data_root)
 
@@ -209,6 +229,7 @@ def benchmark_status(redis: Redis, settings: Settings, run_id: str) -> RunView:
         else status.get("counts", {}),
         error=status.get("error", ""),
         submitted_at=status.get("submitted_at", ""),
+        owner=request.owner,
     )
 
 
@@ -221,6 +242,15 @@ def list_benchmarks(redis: Redis, settings: Settings) -> list[RunView]:
         except XRError as error:
             logger.warning("run %s cannot be shown: %s", run_id, error)
     return views
+
+
+def run_files(settings: Settings, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest and the metrics of a run, each {} while it is not there.
+
+    Raises: ConfigurationError: no such run. PermanentError: a file is damaged.
+    """
+    manifest = read_json(settings.runs_folder, run_id, MANIFEST) or {}
+    return manifest, read_json(settings.runs_folder, run_id, METRICS) or {}
 
 
 def cancel_benchmark(redis: Redis, settings: Settings, run_id: str) -> RunView:

@@ -11,7 +11,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from broker.query_state import QueryState, verification_of
-from broker.stages import Candidates, best_to_settle, candidates_to_verify, needed_answers
+from broker.stages import (
+    Candidates,
+    Weights,
+    best_to_settle,
+    candidates_to_verify,
+    needed_answers,
+)
 from shared.contracts.skills import Answers, ItemFailure
 from shared.early_stop import Known, Mask, Needed
 from shared.errors import XRError
@@ -38,7 +44,11 @@ _SIDES: dict[VerifyMode, tuple[Side, ...]] = {
 
 
 async def verify(
-    state: QueryState, knobs: Knobs, ask_about: AskAbout, chunk_size: int
+    state: QueryState,
+    knobs: Knobs,
+    ask_about: AskAbout,
+    chunk_size: int,
+    weights: Weights | None = None,
 ) -> QueryState:
     """The state with the answers about its candidates' images and captions.
 
@@ -49,11 +59,12 @@ async def verify(
 
     Args:
         chunk_size: candidates a message, at most.
+        weights: of the fused lists, where a search has its own.
     Raises: XRError: what was needed was not answered.
     """
     if not state.propositions:
         return state
-    candidates, sides = candidates_to_verify(state, knobs), _SIDES[knobs.verify_mode]
+    candidates, sides = candidates_to_verify(state, knobs, weights), _SIDES[knobs.verify_mode]
     best = best_to_settle(knobs)
     if best is None:
         rows = candidates.rows()

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from gateway.autoscaling import Autoscaler, Bounds
-from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.client import Client, GatewayError, GatewayUnreachableError
 from gateway.commands import output
 from gateway.commands.options import GatewayOption, JsonOption, connect
 from gateway.compose_host import ComposeHost, NoDockerError, ServiceReplicas
@@ -97,7 +97,7 @@ def _follow_queues(
             time.sleep(every_s)
 
 
-def _adjust(host: ComposeHost, scalers: dict[str, Autoscaler], client: GatewayClient) -> None:
+def _adjust(host: ComposeHost, scalers: dict[str, Autoscaler], client: Client) -> None:
     """One look. Where the queues cannot be told, everything stays as it is."""
     try:
         queues = {view.agent: view for view in client.agents()}

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.client import Client, GatewayError, GatewayUnreachableError
 from gateway.commands import output
 from gateway.local_stack import LocalStack
 from gateway.records import AgentView
@@ -61,7 +61,7 @@ def up(
 def _show(stack: LocalStack, stop: threading.Event) -> None:
     """A table that is drawn again every second, until told to stop."""
     with (
-        GatewayClient(stack.gateway_url, timeout_s=_LOOK_S) as client,
+        Client(stack.gateway_url, timeout_s=_LOOK_S) as client,
         Live(console=output.console, auto_refresh=False) as live,
     ):
         while not stop.is_set():
@@ -122,7 +122,7 @@ def last_line(log: Path) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _queues(client: GatewayClient) -> dict[str, AgentView]:
+def _queues(client: Client) -> dict[str, AgentView]:
     try:
         return {view.agent: view for view in client.agents()}
     except (GatewayError, GatewayUnreachableError):

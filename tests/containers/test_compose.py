@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.client import GatewayClient
+from gateway.client import Client
 from gateway.commands import output
 from gateway.compose_host import ComposeHost
 from gateway.local_stack import LocalStack
@@ -21,7 +21,7 @@ SERVICES = ("redis", "gateway", "coordinator", "similarity", "imagination", "que
 
 
 def predictions(gateway_url: str, name: str) -> bytes:
-    with GatewayClient(gateway_url) as client:
+    with Client(gateway_url) as client:
         submitted = client.submit("demo", "val", name=name, knobs=KNOBS)
         *_, last = client.follow(submitted.id)
         assert last.state == "finished", last.error
@@ -95,7 +95,7 @@ def test_a_killed_agent_comes_back_and_its_run_completes(
 ) -> None:
     (question,) = stack.containers("question")
     restarts = question.attrs["RestartCount"]
-    with GatewayClient(stack.gateway_url) as client:
+    with Client(stack.gateway_url) as client:
         submitted = client.submit("demo", "val", name="killed", knobs=KNOBS)
         for view in client.follow(submitted.id, every_s=0.1):
             if any(phase.phase == "query" or phase.done for phase in view.progress):
