@@ -68,6 +68,9 @@ train-demo: env ## train the demo checkpoints anew (see docs; takes hours on two
 docs-settings: env ## write the table of knobs in docs/settings.md anew
 	$(BIN)/python -m shared.knob_descriptions docs/settings.md
 
+docs-openapi: env ## write docs/openapi.json, the description of the HTTP API, anew
+	$(BIN)/python -m gateway.description docs/openapi.json
+
 bench-overhead: env ## what the messages cost beside the models
 	$(BIN)/python -m tests.benchmarks.overhead
 

@@ -16,7 +16,7 @@ from gateway.api_keys import ApiKeys
 from gateway.errors import ApiError, problem_response
 from shared.settings import Settings
 
-OPEN_PREFIX, PROTECTED_PREFIX = "/", "/v1/"
+PROTECTED_PREFIX = "/v1/"
 """Health, metrics, the description and the page are open; everything of the API is not."""
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 _MOST_BUCKETS = 10_000
@@ -39,7 +39,9 @@ class Caller:
         return "admin" in self.scopes
 
     def may(self, scope: str) -> bool:
-        return self.is_admin or scope in self.scopes
+        # Who may start runs may look at them.
+        reads = scope == "read" and "bench" in self.scopes
+        return self.is_admin or reads or scope in self.scopes
 
     def sees(self, owner: str) -> bool:
         """Whether something that `owner` made is there for them."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
+import time
+from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import msgspec
@@ -21,6 +24,7 @@ from shared.settings import Settings
 MOST_DEAD_LETTERS = 1_000
 _LONGEST_TEXT = 2_000
 _MOST_ITEMS = 50
+_SHORTEST_MEASURED_S = 1.0
 _COUNTS = {
     "answered": "processed",
     "failures": "failures",
@@ -42,6 +46,8 @@ class RedisAgentBoard:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         # The board sends no requests, so nothing ever arrives at this reply list.
         self._bus = BusClient(redis, keys.reply("gateway"), settings.queue_limit)
+        self._rates: dict[str, float] = {}
+        self._seen: dict[str, tuple[float, dict[str, int]]] = {}
 
     async def agents(self) -> list[AgentView]:
         living = await self._bus.live_agents()
@@ -58,10 +64,26 @@ class RedisAgentBoard:
                     dead=depth.dead,
                     parked=depth.parked,
                     oldest_age_s=round(depth.oldest_age_s, 3),
+                    answered_per_s=self._rate(agent, workers),
                     details=[_worker(worker) for worker in workers],
                 )
             )
         return views
+
+    def _rate(self, agent: str, workers: Sequence[LiveAgent]) -> float | None:
+        """Messages answered a second since somebody asked before, by workers alive then and now."""
+        now_s = time.monotonic()
+        counts = {worker.consumer: worker.processed for worker in workers}
+        before_s, before = self._seen.get(agent, (now_s, {}))
+        if not before or now_s - before_s >= _SHORTEST_MEASURED_S:
+            self._seen[agent] = (now_s, counts)
+        if now_s - before_s < _SHORTEST_MEASURED_S:
+            return self._rates.get(agent)
+        answered = sum(
+            max(0, count - before.get(consumer, count)) for consumer, count in counts.items()
+        )
+        self._rates[agent] = round(answered / (now_s - before_s), 2)
+        return self._rates[agent]
 
     async def dead_letters(self, agent: str) -> list[DeadLetterView]:
         letters = await self._bus.dead_letters(cast(AgentName, agent), MOST_DEAD_LETTERS)
@@ -86,12 +108,31 @@ def _worker(beat: LiveAgent) -> WorkerView:
     return WorkerView(
         worker=beat.worker,
         ready=beat.ready,
+        model=", ".join(_checkpoints(beat.identity)),
         in_flight=beat.in_flight,
         busy_share=round(beat.busy_share, 3),
         batch_fill=round(beat.batch_fill, 3),
         counts={name: getattr(beat, at) for name, at in _COUNTS.items()},
         caches=beat.caches,
     )
+
+
+def _checkpoints(identity: str) -> list[str]:
+    """The names of the checkpoints in a heartbeat's identity; the plain text where it has none."""
+    try:
+        fields = json.loads(identity)
+    except ValueError:
+        return [identity] if identity else []
+    if not isinstance(fields, dict):
+        return [identity]
+    named = [str(fields["checkpoint"])] if fields.get("checkpoint") else []
+    # "prompt.caption": "<digest> to <checkpoint>@<revision>:..."
+    served = [
+        str(value).rpartition(" to ")[2].partition("@")[0]
+        for name, value in fields.items()
+        if name.startswith("prompt.") and " to " in str(value)
+    ]
+    return list(dict.fromkeys([*named, *served]))
 
 
 def _view(letter: SetAside) -> DeadLetterView:

@@ -18,6 +18,7 @@ from gateway.commands import (
     datasets,
     demo,
     index,
+    keys,
     output,
     plan,
     runs,
@@ -57,6 +58,7 @@ app.command()(agents.status)
 app.add_typer(agents.dead_app, name="dead")
 app.add_typer(datasets.datasets_app, name="datasets")
 app.add_typer(index.index_app, name="index")
+app.add_typer(keys.keys_app, name="keys")
 app.add_typer(submission.submission_app, name="submission")
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 from typing import Annotated, NoReturn
 
+import msgspec
 import typer
 
 from gateway.commands import output
@@ -28,12 +29,12 @@ def gateway(
     from gateway.server import DrainingServer
 
     settings = load_settings()
+    if host:  # it also says whether API keys are asked for
+        settings = msgspec.structs.replace(settings, gateway_host=host)
     log_to_stderr(settings.log_level, also=("uvicorn",))
     tracing.set_up("gateway", settings.otlp_endpoint)
     app = create_app(settings, gateway_redis(settings))
-    listening = listen(
-        host or settings.gateway_host, settings.gateway_port if port is None else port
-    )
+    listening = listen(settings.gateway_host, settings.gateway_port if port is None else port)
     config = uvicorn.Config(
         app,
         log_config=None,  # the lines are those of `shared.logs`

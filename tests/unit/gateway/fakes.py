@@ -45,7 +45,9 @@ class FakeBenchmarks:
         if self.redis_away:
             raise redis.exceptions.ConnectionError("Connection refused")
 
-    async def submit(self, request: BenchmarkRequest, idempotency_key: str = "") -> str:
+    async def submit(
+        self, request: BenchmarkRequest, idempotency_key: str = "", owner: str = ""
+    ) -> str:
         self._check_redis()
         if idempotency_key in self.keys:
             return self.keys[idempotency_key]
@@ -59,6 +61,7 @@ class FakeBenchmarks:
             split=request.split,
             name=request.name,
             state="queued",
+            owner=owner,
         )
         if idempotency_key:
             self.keys[idempotency_key] = benchmark_id

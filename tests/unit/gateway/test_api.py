@@ -165,11 +165,11 @@ async def test_all_dead_letters_of_an_agent_are_queued_again_at_once(api: Api) -
 
 
 async def test_a_search_is_passed_on_and_its_answer_back(api: Api) -> None:
-    body = {"gallery": "g", "reference_id": "3", "modification_text": "red", "k": 5}
+    body = {"gallery": "g", "reference_image_id": "3", "modification_text": "red", "k": 5}
     found = await api.http.post("/v1/search", json=body)
     assert found.status_code == 200
     assert found.json()["hits"][0]["image_id"] == "7"
-    assert found.json()["propositions"] == [["is the cup red?", True]]
+    assert found.json()["propositions"] == [{"question": "is the cup red?", "expected": True}]
     assert (api.searches.asked[0].k, api.searches.asked[0].timeout_s) == (5, 60.0)
     assert (await api.http.post("/v1/search", json={"gallery": "g"})).status_code == 422
 
@@ -202,6 +202,7 @@ async def test_the_description_names_every_operation(api: Api) -> None:
     paths = (await api.http.get("/openapi.json")).json()["paths"]
     described = {(method, path) for path, methods in paths.items() for method in methods}
     run, dead = "/v1/benchmarks/{benchmark_id}", "/v1/agents/{agent}/dead-letters"
+    gallery = "/v1/galleries/{key}"
     assert described == {
         ("get", "/livez"),
         ("get", "/readyz"),
@@ -221,4 +222,22 @@ async def test_the_description_names_every_operation(api: Api) -> None:
         ("post", f"{dead}/retry"),
         ("post", f"{dead}/{{entry_id}}/retry"),
         ("post", "/v1/search"),
+        ("post", "/v1/search/stream"),
+        ("post", "/v1/uploads"),
+        ("get", "/v1/uploads/{upload_id}"),
+        ("get", f"{run}/events"),
+        ("get", f"{run}/queries"),
+        ("get", f"{run}/queries/{{query_id}}"),
+        ("get", "/v1/runs"),
+        ("get", "/v1/runs/{run_id}"),
+        ("get", "/v1/runs/{run_id}/comparison/{other_id}"),
+        ("get", "/v1/galleries"),
+        ("post", "/v1/galleries"),
+        ("get", gallery),
+        ("delete", gallery),
+        ("get", f"{gallery}/images"),
+        ("get", f"{gallery}/images/{{image_id}}"),
+        ("get", "/v1/system"),
+        ("get", "/v1/profiles"),
+        ("get", "/v1/knobs"),
     }
