@@ -26,6 +26,7 @@ from broker.rq_job import FUNCTION, BenchmarkJob
 from broker.rq_worker import benchmark_queue, connect_sync, retry_policy
 from broker.run_diff import RunDiff, diff_runs
 from broker.run_keys import cancel_key, lost_key, owner_key, run_key, submission_key
+from broker.run_report import Gain, QueryReport, RunReport, StageReport, report_run
 from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING
 from broker.run_store import (
     METRICS,
@@ -55,11 +56,15 @@ from shared.settings import Settings
 
 __all__ = [
     "Fusion",
+    "Gain",
     "Grid",
+    "QueryReport",
     "ReplayReport",
     "RunDiff",
+    "RunReport",
     "RunRequest",
     "RunView",
+    "StageReport",
     "SweepReport",
     "benchmark_status",
     "cancel_benchmark",
@@ -69,6 +74,7 @@ __all__ = [
     "diff_runs",
     "list_benchmarks",
     "replay_run",
+    "report_run",
     "resume_benchmark",
     "submit_benchmark",
     "sweep_run",
