@@ -17,7 +17,8 @@ from gateway.middleware import BodyLimit, RequestCounts, RequestIds
 from gateway.ports import AgentBoard, Benchmarks, Searches, Services
 from gateway.records import Problem
 from gateway.redis_client import blocking_redis
-from gateway.routes import agents, benchmarks, health, search
+from gateway.reports import RunReports
+from gateway.routes import agents, benchmarks, health, page, reports, search
 from gateway.searches import BrokerSearches
 from shared.bus.connection import connect
 from shared.settings import Settings
@@ -71,6 +72,7 @@ def create_app(
         benchmarks=benchmark_service or BrokerBenchmarks(settings, blocking_redis(settings)),
         board=agent_board or RedisAgentBoard(redis, settings),
         searches=searches,
+        reports=RunReports(settings),
         registry=registry,
     )
     install_error_handlers(app)
@@ -78,6 +80,8 @@ def create_app(
     app.include_router(benchmarks.router)
     app.include_router(agents.router)
     app.include_router(search.router)
+    app.include_router(reports.router)
+    app.include_router(page.router)
     app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES)
     app.add_middleware(RequestCounts, counter=requests)
     app.add_middleware(RequestIds)  # the outermost: every response carries the id

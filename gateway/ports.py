@@ -18,6 +18,7 @@ from gateway.records import (
     SearchRequest,
     SearchView,
 )
+from gateway.reports import RunReports
 from shared.settings import Settings
 
 
@@ -87,6 +88,7 @@ class Services:
     benchmarks: Benchmarks
     board: AgentBoard
     searches: Searches
+    reports: RunReports
     registry: CollectorRegistry
     draining: threading.Event = field(default_factory=threading.Event)
 
