@@ -43,6 +43,7 @@ from broker.run_store import (
 )
 from broker.run_studies import ReplayReport, SweepReport, replay_run, sweep_run
 from broker.serializer import MsgpackSerializer
+from broker.studies import Study, StudyName, StudyRow, study_names, study_run
 from broker.sweep import Fusion, Grid
 from shared.bus import keys
 from shared.bus.presence import read_heartbeat
@@ -65,6 +66,9 @@ __all__ = [
     "RunRequest",
     "RunView",
     "StageReport",
+    "Study",
+    "StudyName",
+    "StudyRow",
     "SweepReport",
     "benchmark_status",
     "cancel_benchmark",
@@ -76,6 +80,8 @@ __all__ = [
     "replay_run",
     "report_run",
     "resume_benchmark",
+    "study_names",
+    "study_run",
     "submit_benchmark",
     "sweep_run",
 ]

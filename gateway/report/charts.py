@@ -69,7 +69,8 @@ def line_chart(
         _line(one, number, across, up, with_points=len(one.points) <= 20)
         for number, one in enumerate(series)
     ]
-    return _figure(title, [grid, *lines], HEIGHT, _legend([one.name for one in series]))
+    legend, height = _legend([one.name for one in series], HEIGHT + 14)
+    return _figure(title, [grid, *lines, *legend], HEIGHT + height)
 
 
 def interval_chart(title: str, rows: Sequence[Interval]) -> Markup:
@@ -77,7 +78,7 @@ def interval_chart(title: str, rows: Sequence[Interval]) -> Markup:
     height = _TOP + _ROW_HEIGHT * len(rows) + 40
     ends = [end for row in rows for end in (row.low, row.high, 0.0)]
     ticks = _ticks(min(ends), max(ends))
-    left, right = 110, WIDTH - 250
+    left, right = 220, WIDTH - 240
     across = _scale(ticks[0], ticks[-1], left, right)
     foot = height - 34
     parts: list[Child] = [
@@ -142,25 +143,26 @@ def standalone(chart: Markup) -> str:
     return f'{head} xmlns="http://www.w3.org/2000/svg">{style}{ground}{rest}\n'
 
 
-def _figure(
-    title: str, parts: Sequence[Child], height: float, below: Child = None, width: int = WIDTH
-) -> Markup:
+def _figure(title: str, parts: Sequence[Child], height: float, width: int = WIDTH) -> Markup:
     svg = tag(
         "svg", tag("title", title), *parts, class_="chart", role="img", aria_label=title,
         viewBox=f"0 0 {width} {height:g}",
     )  # fmt: skip
-    return tag("figure", svg, below, class_="chart-figure")
+    return tag("figure", svg, class_="chart-figure")
 
 
-def _legend(names: Sequence[str]) -> Markup:
-    return tag(
-        "ul",
-        [
-            tag("li", tag("span", class_=f"swatch {_colour(number)}"), name)
-            for number, name in enumerate(names)
-        ],
-        class_="legend",
-    )
+def _legend(names: Sequence[str], top: float) -> tuple[list[Child], float]:
+    """The names of the series beside their colours, in as many rows as they need; their height."""
+    parts: list[Child] = []
+    x, y = float(_LEFT), top
+    for number, name in enumerate(names):
+        width = 34 + 6.6 * len(name)
+        if x > _LEFT and x + width > WIDTH - _RIGHT:
+            x, y = float(_LEFT), y + 20
+        swatch = tag("line", class_="line", x1=x, x2=x + 18, y1=y - 4, y2=y - 4)
+        parts.append(tag("g", swatch, _text(name, x + 24, y, "start"), class_=_colour(number)))
+        x += width + 10
+    return parts, y - top + 20
 
 
 def _colour(number: int) -> str:
