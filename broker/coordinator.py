@@ -11,17 +11,29 @@ from msgspec.structs import replace
 
 from broker.agents_client import Ask
 from broker.query_state import QueryState, Verification, verification_of
-from broker.stages import candidates_to_compare, candidates_to_verify, verifies
+from broker.search_options import (
+    FEEDBACK,
+    NEGATIVE,
+    NO_OPTIONS,
+    SearchOptions,
+    edits_with,
+    list_weights,
+)
+from broker.stages import Weights, candidates_to_compare, candidates_to_verify, verifies
 from shared.contracts.limits import MAX_TEXT_CHARACTERS, too_long
 from shared.contracts.skills import (
     CandidatesCompared,
     CandidatesVerified,
+    Caption,
+    CaptionImages,
     CompareCandidates,
     Edit,
     GalleryRanked,
     ImageImagined,
+    ImagesCaptioned,
     ImagineImage,
     ImagineText,
+    ListRequest,
     ProposeQuestions,
     QuestionsProposed,
     RankGallery,
@@ -71,6 +83,8 @@ async def answer_query(
     space: SearchSpace,
     knobs: Knobs,
     dialogue: Dialogue = NOTHING_SAID,
+    options: SearchOptions = NO_OPTIONS,
+    tell: Callable[[QueryState], None] = lambda _: None,
 ) -> QueryState:
     """Answer one query: imagine, rank and propose, verify, compare.
 
@@ -79,30 +93,37 @@ async def answer_query(
 
     Args:
         dialogue: what came before, where the query is a later round of a dialogue.
+        options: what a searcher wishes beyond the query.
+        tell: called with what is known as soon as the gallery is ranked.
     Raises: XRError: a part could not be done; the query has no answer then.
     """
-    part = _Parts(query, ask, space, knobs, dialogue)
+    part = _Parts(query, ask, space, knobs, dialogue, options)
     text, image = await both(part.imagine_text(), part.imagine_image())
-    ranked, proposed = await both(part.rank(text, image), part.propose(text, image))
-    gallery_ranked, subset_ranked = ranked
-    state = QueryState(
-        query_id=query.query_id,
-        status="ok",
-        text=text,
-        image=image,
-        propositions=proposed.propositions,
-        propositions_parsed=proposed.parsed,
-        lists=gallery_ranked.lists,
-        subset_lists=() if subset_ranked is None else subset_ranked.lists,
-        text_embeddings=gallery_ranked.text_embeddings,
-    )
-    candidates = candidates_to_verify(state, knobs)
+
+    async def rank() -> QueryState:
+        gallery_ranked, subset_ranked = await part.rank(text, image)
+        ranked = QueryState(
+            query_id=query.query_id,
+            status="ok",
+            text=text,
+            image=image,
+            lists=gallery_ranked.lists,
+            subset_lists=() if subset_ranked is None else subset_ranked.lists,
+            text_embeddings=gallery_ranked.text_embeddings,
+        )
+        tell(ranked)
+        return ranked
+
+    ranked, proposed = await both(rank(), part.propose(text, image))
+    state = replace(ranked, propositions=proposed.propositions, propositions_parsed=proposed.parsed)
+    weights = weights_of(query, knobs, options)
+    candidates = candidates_to_verify(state, knobs, weights)
     questions = tuple(proposition.question for proposition in proposed.propositions)
     image_answers, caption_answers = await both(
         part.verify_images(candidates, questions), part.verify_captions(candidates, questions)
     )
     state = replace(state, image_answers=image_answers, caption_answers=caption_answers)
-    comparisons = await part.compare(candidates_to_compare(state, knobs))
+    comparisons = await part.compare(candidates_to_compare(state, knobs, weights))
     return replace(state, comparisons=comparisons)
 
 
@@ -136,15 +157,25 @@ class _Parts:
     """The parts of one query, each asked of its agents and checked."""
 
     def __init__(
-        self, query: Query, ask: Ask, space: SearchSpace, knobs: Knobs, dialogue: Dialogue
+        self,
+        query: Query,
+        ask: Ask,
+        space: SearchSpace,
+        knobs: Knobs,
+        dialogue: Dialogue,
+        options: SearchOptions,
     ) -> None:
         if not query.modification_text.strip():
             raise ItemError("the query has no modification text")
-        text = query.modification_text
-        if problem := too_long("the modification text", text, MAX_TEXT_CHARACTERS):
-            raise ItemError(problem)
+        for what, text in (
+            ("the modification text", query.modification_text),
+            ("the negative text", options.negative_text),
+        ):
+            if problem := too_long(what, text, MAX_TEXT_CHARACTERS):
+                raise ItemError(problem)
         self._query = query
         self._dialogue = dialogue
+        self._options = options
         self._text = dialogue.whole_text(query.modification_text)
         self._ask_agent = ask
         self._space = space
@@ -158,33 +189,59 @@ class _Parts:
         """
         if not self._knobs.imagine_text:
             return None
-        caption = ""
-        if self._reference is not None:
-            known = self._space.caption_of(self._reference)
-            if known is None:
-                raise ItemError(f"reference image {self._query.reference_id} has no caption")
-            caption = known
         body = ImagineText(
             self._dialogue.new_text(self._query.modification_text),
-            reference_caption=caption,
+            reference_caption=await self._reference_caption(),
             previous_description=self._dialogue.description,
         )
         return await self._ask("imagine_text", "0", body, TextImagined)
+
+    async def _reference_caption(self) -> str:
+        """c_r; empty without a reference. One that is not of the gallery is captioned now."""
+        if self._options.outside is not None:
+            outside = self._options.outside
+            body = CaptionImages(outside.gallery, (outside.row,))
+            answer = await self._ask("caption", "reference", body, ImagesCaptioned)
+            (result,) = answer.results or (None,)
+            if not isinstance(result, Caption):
+                raise ItemError(f"the reference image cannot be captioned: {result}")
+            return result.text
+        if self._reference is None:
+            return ""
+        known = self._space.caption_of(self._reference)
+        if known is None:
+            raise ItemError(f"reference image {self._query.reference_id} has no caption")
+        return known
 
     async def imagine_image(self) -> ImageImagined | None:
         """M_v and C_v, from the reference's pixels; without a reference from the text alone."""
         if not self._knobs.imagine_image:
             return None
         gallery = "" if self._reference is None else self._space.gallery
-        body = ImagineImage(self._text, gallery, self._reference)
+        row = self._reference
+        if self._options.outside is not None:
+            gallery, row = self._options.outside.gallery, self._options.outside.row
+        body = ImagineImage(self._text, gallery, row)
         return await self._ask("imagine_image", "0", body, ImageImagined)
 
     async def rank(
         self, text: TextImagined | None, image: ImageImagined | None
     ) -> tuple[GalleryRanked, GalleryRanked | None]:
         """The gallery's best by every list, and the same of the query's subset, if it has one."""
-        body = rank_request(self._query, text, image, self._space, self._knobs, self._dialogue)
+        body = rank_request(
+            self._query, text, image, self._space, self._knobs, self._dialogue, self._options
+        )
         ranked = self._ranked("0", body)
+        if self._options.feedback_row is not None:
+            # One message has one reference: likeness to the marked image is asked for by another.
+            like_it = replace(
+                body,
+                text_sets={},
+                lists=(ListRequest(FEEDBACK, "image_only"),),
+                reference_row=self._options.feedback_row,
+            )
+            of_text, of_feedback = await both(ranked, self._ranked(FEEDBACK, like_it))
+            return replace(of_text, lists=of_text.lists + of_feedback.lists), None
         if not self._query.subset_ids:
             return await ranked, None
         of_subset = replace(body, subset_rows=subset_rows(self._query, self._space))
@@ -213,7 +270,7 @@ class _Parts:
         edits: tuple[Edit, ...] = () if text is None else text.edits
         body = ProposeQuestions(
             modification_text=self._text,
-            edits=edits,
+            edits=edits_with(edits, self._options.negative_text),
             existent=() if image is None else image.existent,
             nonexistent=() if image is None else image.nonexistent,
             limit=self._knobs.num_questions,
@@ -291,21 +348,34 @@ def rank_request(
     space: SearchSpace,
     knobs: Knobs,
     dialogue: Dialogue = NOTHING_SAID,
+    options: SearchOptions = NO_OPTIONS,
 ) -> RankGallery:
     """What the similarity agent is asked for one query, of the whole gallery."""
     reference = None if query.reference_id is None else space.row_of(query.reference_id)
     excluded = knobs.exclude_reference
     if excluded is None:
         excluded = space.exclude_reference
+    lists = {one.name: one for one in knobs.requested_lists(has_reference=reference is not None)}
+    weighted = list_weights(knobs, options, reference is not None) or {}
+    lists |= {one.name: one for one in weighted if one.name != FEEDBACK}
+    text_sets = text_sets_of(dialogue.whole_text(query.modification_text), text, image)
+    if options.negative_text:
+        text_sets[NEGATIVE] = (options.negative_text,)
     return RankGallery(
         database=space.database,
-        text_sets=text_sets_of(dialogue.whole_text(query.modification_text), text, image),
-        lists=knobs.requested_lists(has_reference=reference is not None),
+        text_sets=text_sets,
+        lists=tuple(lists.values()),
         text_weight=knobs.text_weight,
         depth=knobs.rank_depth,
         excluded_rows=(reference,) if excluded and reference is not None else (),
         reference_row=reference,
     )
+
+
+def weights_of(query: Query, knobs: Knobs, options: SearchOptions) -> Weights | None:
+    """How much each list counts, by name; None = as the knobs alone have it."""
+    weighted = list_weights(knobs, options, query.reference_id is not None)
+    return None if weighted is None else {one.name: weight for one, weight in weighted.items()}
 
 
 def subset_rows(query: Query, space: SearchSpace) -> tuple[int, ...]:

@@ -7,14 +7,14 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 from redis.asyncio import Redis
 
-from broker.agents_client import AgentsClient, AgentsUnreachableError
+from broker.agents_client import AgentsClient, AgentsUnreachableError, Ask
 from broker.agents_roster import (
     Identity,
     agents_needed,
@@ -22,12 +22,16 @@ from broker.agents_roster import (
     describe_mixture,
     identities_of,
 )
-from broker.coordinator import SearchSpace, answer_query
-from broker.query_state import QueryState, Verification
-from broker.stages import coarse_ranking, final_stage, rankings_by_stage
+from broker.coordinator import SearchSpace, answer_query, weights_of
+from broker.evidence import Evidence, evidence_of
+from broker.query_state import QueryState
+from broker.search_options import OutsideReference, SearchOptions
+from broker.stages import COARSE, compares
 from shared.bus import keys
 from shared.bus.client import BusClient
+from shared.contracts.skills import Request, Result
 from shared.datasets import Query
+from shared.dialogues import Dialogue
 from shared.errors import ConfigurationError, DatasetError, PermanentError, TransientError
 from shared.galleries import Gallery, open_gallery
 from shared.image_database import (
@@ -36,8 +40,10 @@ from shared.image_database import (
     latest_version,
     open_image_database,
 )
+from shared.image_files import read_content
 from shared.knobs import Knobs, resolve
 from shared.profile_files import profile_knobs
+from shared.reference_images import Crop, cropped, find_reference, read_reference
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -52,7 +58,15 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         gallery, database: key of a gallery (its latest database by the models that are up is
             taken) or of one image database; one of the two is given.
-        reference_id: the image that is to be changed; None = the text alone describes the target.
+        reference_id: the image of the gallery that is to be changed.
+        reference_upload: or an image that was uploaded (`shared.reference_images`). Without either
+            the text alone describes the target.
+        crop: the part of the reference that is meant.
+        negative_text: what the target shows less of.
+        weights: see `SearchOptions`.
+        feedback_id: an image that an earlier round found and that is (like) the target.
+        earlier_texts, description: what was said before in a dialogue, and the description that the
+            last answer gave.
         k: how many images are returned.
         knobs: those that differ from the profile's.
         timeout_s: how long the caller waits; what is not answered then is left unworked.
@@ -62,50 +76,35 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     gallery: str = ""
     database: str = ""
     reference_id: str | None = None
+    reference_upload: str | None = None
+    crop: Crop | None = None
+    negative_text: str = ""
+    weights: dict[str, float] = {}
+    feedback_id: str | None = None
+    earlier_texts: tuple[str, ...] = ()
+    description: str = ""
     k: int = 10
     knobs: dict[str, Any] = {}
     timeout_s: float = 60.0
 
 
-class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """One image found.
-
-    Attributes:
-        rank: 1-based.
-        coarse_score: the score of the fused ranking that fed verification.
-        image_answers, caption_answers: P(yes) of each proposition; None = it was not, or could not
-            be, checked by its image (its caption).
-        comparison: P(yes) that it is the reference with the change made; None = not compared.
-    """
-
-    rank: int
-    image_id: str
-    coarse_score: float | None = None
-    image_answers: tuple[float, ...] | None = None
-    caption_answers: tuple[float, ...] | None = None
-    comparison: float | None = None
-
-
-class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class SearchAnswer(Evidence, frozen=True, kw_only=True):
     """What was found and why.
 
     Attributes:
-        stage: the last stage that ran: coarse, verified or compared.
-        hits: best first.
-        captions: the imagined target in words: C_t's captions, then C_v's.
-        propositions: (question, the answer expected of the target) of each.
-        fallbacks: skills whose answer could not be used.
+        complete: false = coarse, as candidates are still being checked.
+        timings: step -> seconds from its first request to its last answer.
         seconds: from request to answer.
     """
 
     gallery: str
     database: str
-    stage: str
-    hits: tuple[Hit, ...]
-    captions: tuple[str, ...]
-    propositions: tuple[tuple[str, bool], ...]
-    fallbacks: tuple[str, ...]
+    complete: bool = True
+    timings: dict[str, float] = msgspec.field(default_factory=dict)
     seconds: float
+
+
+Tell = Callable[[SearchAnswer], None]
 
 
 class SearchTimeoutError(TransientError):
@@ -146,12 +145,15 @@ class Searcher:
         await self._hang_up()
         await self._bus.aclose()
 
-    async def search(self, request: SearchRequest) -> SearchAnswer:
-        """Raises:
-        ConfigurationError: a wrong knob or key. DatasetError: no such gallery, database or image.
-        ItemError: an agent refuses the query. SearchTimeoutError: no answer in time.
-        TransientError: an agent is missing, or did not answer again and again.
-        PermanentError: the agents serve other models than the database was made with.
+    async def search(self, request: SearchRequest, tell: Tell | None = None) -> SearchAnswer:
+        """Search; `tell` gets the coarse ranking as soon as there is one.
+
+        Raises:
+            ConfigurationError: a wrong knob, key or option. DatasetError: no such gallery,
+                database, image or upload. ItemError: an agent refuses the query, or the reference
+                is no image. SearchTimeoutError: no answer in time. TransientError: an agent is
+                missing, or did not answer again and again. PermanentError: the agents serve other
+                models than the database was made with.
         """
         began_s = time.monotonic()
         knobs = self._knobs_of(request)
@@ -159,12 +161,40 @@ class Searcher:
             async with asyncio.timeout(request.timeout_s):
                 identities = await self._live_identities(knobs)
                 opened = await asyncio.to_thread(self._open, request, identities)
+                options = await asyncio.to_thread(self._options, request, knobs, opened)
+                query = _query_of(request)
+                weights = weights_of(query, knobs, options)
                 agents = await self._client()
+                timed = _TimedAsk(agents.within(request.timeout_s))
+
+                def answer(state: QueryState, complete: bool) -> SearchAnswer:
+                    evidence = evidence_of(
+                        state,
+                        knobs,
+                        request.k,
+                        opened.gallery.image_id,
+                        opened.database.captions.__getitem__,
+                        weights=weights,
+                        stage="" if complete else COARSE,
+                        reference_caption=_reference_caption(request, opened),
+                    )
+                    return SearchAnswer(
+                        **{name: getattr(evidence, name) for name in evidence.__struct_fields__},
+                        gallery=opened.gallery.key,
+                        database=opened.database.key,
+                        complete=complete,
+                        timings=timed.timings(),
+                        seconds=round(time.monotonic() - began_s, 4),
+                    )
+
                 state = await answer_query(
-                    _query_of(request),
-                    agents.within(request.timeout_s),
+                    query,
+                    timed,
                     self._space(opened),
                     knobs,
+                    _dialogue_of(request, opened),
+                    options,
+                    (lambda ranked: tell(answer(ranked, False))) if tell else lambda _: None,
                 )
         except TimeoutError as error:
             raise SearchTimeoutError(
@@ -174,7 +204,44 @@ class Searcher:
         except AgentsUnreachableError:
             await self._hang_up()  # the next search begins with a connection of its own
             raise
-        return _answer(request, knobs, opened, state, time.monotonic() - began_s)
+        return answer(state, True)
+
+    def _options(self, request: SearchRequest, knobs: Knobs, opened: _Opened) -> SearchOptions:
+        """What the search wishes beyond the query; an upload or a crop becomes a reference."""
+        outside = self._outside_reference(request, opened)
+        if outside is not None and compares(knobs):
+            raise ConfigurationError(
+                "the stage compare needs a whole image of the gallery as its reference: leave it "
+                "out of the knob stages, or search without crop and upload"
+            )
+        feedback = request.feedback_id
+        return SearchOptions(
+            weights=request.weights,
+            negative_text=request.negative_text.strip(),
+            outside=outside,
+            feedback_row=None if feedback is None else opened.gallery.row_of(feedback),
+        )
+
+    def _outside_reference(
+        self, request: SearchRequest, opened: _Opened
+    ) -> OutsideReference | None:
+        reference_id, upload = request.reference_id, request.reference_upload
+        if reference_id is not None and upload is not None:
+            raise ConfigurationError("give a reference image by its id or by an upload, not both")
+        if upload is not None:
+            kept = find_reference(self._settings, upload)
+            if request.crop is not None:
+                content = read_reference(self._settings, upload)
+                kept = cropped(self._settings, content, request.crop)
+            return OutsideReference(kept.gallery)
+        if request.crop is None:
+            return None
+        if reference_id is None:
+            raise ConfigurationError("there is a crop, but no reference image to cut it from")
+        file = opened.gallery.image_file(opened.gallery.row_of(reference_id))
+        return OutsideReference(
+            cropped(self._settings, read_content(file.path), request.crop).gallery
+        )
 
     def _knobs_of(self, request: SearchRequest) -> Knobs:
         if request.k < 1:
@@ -268,6 +335,25 @@ class Searcher:
                 await agents.__aexit__(None, None, None)
 
 
+class _TimedAsk:
+    """Asks, and remembers when each step began and ended."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._first: dict[str, float] = {}
+        self._last: dict[str, float] = {}
+
+    async def __call__(self, query_id: str, step: str, part: str, body: Request) -> Result:
+        self._first.setdefault(step, time.monotonic())
+        try:
+            return await self._ask(query_id, step, part, body)
+        finally:
+            self._last[step] = time.monotonic()
+
+    def timings(self) -> dict[str, float]:
+        return {step: round(ended - self._first[step], 4) for step, ended in self._last.items()}
+
+
 def _query_of(request: SearchRequest) -> Query:
     return Query(
         query_id=uuid.uuid4().hex,
@@ -277,48 +363,18 @@ def _query_of(request: SearchRequest) -> Query:
     )
 
 
-def _answer(
-    request: SearchRequest, knobs: Knobs, opened: _Opened, state: QueryState, seconds: float
-) -> SearchAnswer:
-    stage = final_stage(knobs)
-    rows = rankings_by_stage(state, knobs).get(stage, ())[: request.k]
-    coarse = dict(coarse_ranking(state.lists, knobs))
-    by_image, by_caption = _answers(state.image_answers), _answers(state.caption_answers)
-    compared = _answers(state.comparisons)
-    captions = (
-        *(state.text.captions if state.text is not None else ()),
-        *((state.image.caption,) if state.image is not None else ()),
-    )
-    return SearchAnswer(
-        gallery=opened.gallery.key,
-        database=opened.database.key,
-        stage=stage,
-        hits=tuple(
-            Hit(
-                rank=rank,
-                image_id=opened.gallery.image_id(row),
-                coarse_score=coarse.get(row),
-                image_answers=by_image.get(row),
-                caption_answers=by_caption.get(row),
-                comparison=compared[row][0] if row in compared else None,
-            )
-            for rank, row in enumerate(rows, start=1)
-        ),
-        captions=tuple(caption for caption in captions if caption),
-        propositions=tuple((one.question, one.expected) for one in state.propositions),
-        fallbacks=state.fallbacks,
-        seconds=round(seconds, 4),
-    )
+def _dialogue_of(request: SearchRequest, opened: _Opened) -> Dialogue:
+    """What came before. The image marked as the target describes it better than words did."""
+    description = request.description
+    if request.feedback_id is not None:
+        marked = opened.database.captions[opened.gallery.row_of(request.feedback_id)]
+        description = marked or description
+    since = () if description else request.earlier_texts
+    return Dialogue(request.earlier_texts, description, since)
 
 
-def _answers(verification: Verification | None) -> dict[int, tuple[float, ...]]:
-    """row -> P(yes) per question, of the rows that could be asked about."""
-    if verification is None:
-        return {}
-    rows, p_yes = verification.table()
-    failed = {row for row, _ in verification.failures}
-    return {
-        row: tuple(answers)
-        for row, answers in zip(rows.tolist(), p_yes.tolist(), strict=True)
-        if row not in failed
-    }
+def _reference_caption(request: SearchRequest, opened: _Opened) -> str:
+    """Of a reference of the gallery; one that is none is described by what is imagined."""
+    if request.reference_id is None or request.crop is not None:
+        return ""
+    return opened.database.captions[opened.gallery.row_of(request.reference_id)] or ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,6 +28,10 @@ Rankings: TypeAlias = "dict[str, array[int]]"  # array is generic for type check
 """Stage -> int32 rows, best first; compact, as an evaluation holds those of all queries."""
 
 
+Weights: TypeAlias = Mapping[str, float]
+"""The lists that are fused, by name, and how much each counts (below 0: pushes down)."""
+
+
 def verifies(knobs: Knobs) -> bool:
     """Whether stage 2 runs."""
     return "verify" in knobs.stages
@@ -38,13 +42,16 @@ def compares(knobs: Knobs) -> bool:
     return "compare" in knobs.stages
 
 
-def rankings_by_stage(state: QueryState, knobs: Knobs) -> Rankings:
+def rankings_by_stage(state: QueryState, knobs: Knobs, weights: Weights | None = None) -> Rankings:
     """Every ranking of the gallery that a query has: baselines, single lists, and the stages.
 
     Stages: each list by its name ("image_only", "v1.hybrid", ...), "coarse" (what feeds the
     verification), "verified" and "compared" where the run has them. A failed query has none.
+
+    Args:
+        weights: of the fused lists, where a search has its own (here and below).
     """
-    return _rankings(state, state.lists, knobs, head=knobs.top_k)
+    return _rankings(state, state.lists, knobs, head=knobs.top_k, weights=weights)
 
 
 def subset_rankings_by_stage(state: QueryState, knobs: Knobs) -> Rankings:
@@ -59,11 +66,13 @@ def final_stage(knobs: Knobs) -> str:
     return VERIFIED if verifies(knobs) else COARSE
 
 
-def candidates_to_verify(state: QueryState, knobs: Knobs) -> list[int]:
+def candidates_to_verify(
+    state: QueryState, knobs: Knobs, weights: Weights | None = None
+) -> list[int]:
     """The best k' in coarse order, then the subset's members that are not among them."""
     if not verifies(knobs) or not state.propositions:
         return []
-    coarse = coarse_ranking(state.lists, knobs)
+    coarse = coarse_ranking(state.lists, knobs, weights)
     subset = coarse_ranking(state.subset_lists, knobs) if state.subset_lists else []
     return verified_candidates(coarse, subset, knobs.top_k)
 
@@ -75,17 +84,24 @@ def verified_candidates(coarse: Fused, subset: Fused, top_k: int) -> list[int]:
     return head + [row for row, _ in subset if row not in known]
 
 
-def candidates_to_compare(state: QueryState, knobs: Knobs) -> list[int]:
+def candidates_to_compare(
+    state: QueryState, knobs: Knobs, weights: Weights | None = None
+) -> list[int]:
     """The best α of the verified ranking (of the coarse one where nothing is verified)."""
     if not compares(knobs):
         return []
-    coarse = coarse_ranking(state.lists, knobs)
+    coarse = coarse_ranking(state.lists, knobs, weights)
     return _verified(state, coarse, knobs, knobs.top_k)[: knobs.compare_top]
 
 
-def coarse_ranking(lists: Sequence[RankedList], knobs: Knobs) -> Fused:
-    """(row, score), best first: what feeds verification, by `head_source`."""
+def coarse_ranking(
+    lists: Sequence[RankedList], knobs: Knobs, weights: Weights | None = None
+) -> Fused:
+    """(row, score), best first: what feeds verification, by `head_source` or by weights."""
     by_name = {ranked.name: decode_list(ranked) for ranked in lists}
+    if weights is not None:
+        weighted = [by_name[name] for name in weights]
+        return fuse(knobs.fusion, weighted, knobs.rrf_k, list(weights.values()))
     if knobs.head_list() != "fused":
         return fuse("none", [by_name[knobs.head_list()]])
     fused = [by_name[wanted.name] for wanted in knobs.fused_lists()]
@@ -93,12 +109,16 @@ def coarse_ranking(lists: Sequence[RankedList], knobs: Knobs) -> Fused:
 
 
 def _rankings(
-    state: QueryState, lists: Sequence[RankedList], knobs: Knobs, head: int | None
+    state: QueryState,
+    lists: Sequence[RankedList],
+    knobs: Knobs,
+    head: int | None,
+    weights: Weights | None = None,
 ) -> Rankings:
     if state.status == "failed" or not lists:
         return {}
     rankings = {ranked.name: decode_list(ranked).rows.tolist() for ranked in lists}
-    coarse = coarse_ranking(lists, knobs)
+    coarse = coarse_ranking(lists, knobs, weights)
     last = rankings[COARSE] = [row for row, _ in coarse]
     if verifies(knobs):
         last = rankings[VERIFIED] = _verified(state, coarse, knobs, head)
@@ -135,6 +155,40 @@ def reranked(
         knobs.verify_mode,
     )
     return [best[order_by_merit(scores)].tolist() + rows[len(best) :] for scores in final]
+
+
+class HeadScores(NamedTuple):
+    """What each candidate of the head is ranked by, NaN where it could not be verified.
+
+    Attributes:
+        rows: in coarse order.
+        visual, textual: verification scores by image and by caption.
+        final: their weighted sum times the normalised coarse score.
+    """
+
+    rows: list[int]
+    visual: Scores
+    textual: Scores
+    final: Scores
+
+
+def head_scores(state: QueryState, coarse: Fused, knobs: Knobs) -> HeadScores | None:
+    """The figures behind the verified ranking; None where nothing was verified."""
+    if not verifies(knobs) or not state.propositions:
+        return None
+    answers, all_of_them = HeadAnswers.of(state, knobs), len(state.propositions) - 1
+    rows = [row for row, _ in coarse[: knobs.top_k]]
+    best = np.array(rows, dtype=np.int64)
+    visual = answers.visual.of_rows(best)[all_of_them]
+    textual = answers.textual.of_rows(best)[all_of_them]
+    final = final_scores(
+        [score for _, score in coarse[: knobs.top_k]],
+        visual,
+        textual,
+        (knobs.visual_weight, knobs.textual_weight),
+        knobs.verify_mode,
+    )
+    return HeadScores(rows, visual, textual, final)
 
 
 class AnswersByRow(NamedTuple):

@@ -14,12 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from gateway.records import Problem
 from shared.errors import PermanentError, TransientError, XRError
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:xr:problem:"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 REDIS_AWAY = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+_RETRY_AFTER_S = 5
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +30,8 @@ class ApiError(XRError):
 
     Attributes:
         slug: the last part of the problem's type.
-        extra: further members of the problem, e.g. the names that would have been right.
+        extra: further members of the problem, e.g. the names that would have been right;
+            `retry_after_s` becomes the header Retry-After, too.
     """
 
     def __init__(self, status: int, slug: str, detail: str, **extra: Any) -> None:
@@ -37,81 +40,83 @@ class ApiError(XRError):
         self.slug = slug
         self.extra = extra
 
-
-def problem(
-    request: Request,
-    status: int,
-    slug: str,
-    detail: str,
-    extra: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    """A problem response; `instance` is the path asked for, `request_id` finds it in the log."""
-    body = {
-        "type": f"{TYPE_PREFIX}{slug}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "request_id": getattr(request.state, "request_id", ""),
-        **(extra or {}),
-    }
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    @property
+    def headers(self) -> dict[str, str]:
+        wait_s = self.extra.get("retry_after_s")
+        return {} if wait_s is None else {"Retry-After": str(wait_s)}
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Every error leaves the application as a problem, also the framework's own."""
-
-    @app.exception_handler(ApiError)
-    async def on_api_error(request: Request, error: ApiError) -> JSONResponse:
-        return problem(request, error.status, error.slug, str(error), error.extra)
-
-    @app.exception_handler(PermanentError)
-    async def on_permanent_error(request: Request, error: PermanentError) -> JSONResponse:
-        return problem(request, 422, "not-possible", str(error))
-
-    @app.exception_handler(TransientError)
-    async def on_transient_error(request: Request, error: TransientError) -> JSONResponse:
-        return problem(request, 503, "unavailable", str(error), headers={"Retry-After": "5"})
-
-    async def on_redis_away(request: Request, error: Exception) -> JSONResponse:
+def explained(error: Exception) -> ApiError:
+    """What an error is for whoever asked. Not one word of a defect leaves the house."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, PermanentError):
+        return ApiError(422, "not-possible", str(error))
+    if isinstance(error, TransientError):
+        return ApiError(503, "unavailable", str(error), retry_after_s=_RETRY_AFTER_S)
+    if isinstance(error, REDIS_AWAY):
         detail = (
             "Redis cannot be reached, so nothing can be queued or looked up now; "
             f"the gateway keeps trying with every request ({error})"
         )
-        return problem(request, 503, "redis-unreachable", detail, headers={"Retry-After": "5"})
-
-    for away in REDIS_AWAY:
-        app.add_exception_handler(away, on_redis_away)
-
-    @app.exception_handler(redis.exceptions.ResponseError)
-    async def on_redis_refusal(request: Request, error: Exception) -> JSONResponse:
+        return ApiError(503, "redis-unreachable", detail, retry_after_s=_RETRY_AFTER_S)
+    if isinstance(error, redis.exceptions.ResponseError):
         detail = f"Redis refuses the command ({error}): see its memory, disk and access rights"
-        return problem(request, 503, "redis-refuses", detail, headers={"Retry-After": "5"})
-
-    @app.exception_handler(OSError)
-    async def on_full_disk(request: Request, error: OSError) -> JSONResponse:
-        if error.errno not in _DISK_FULL:
-            return await on_defect(request, error)
+        return ApiError(503, "redis-refuses", detail, retry_after_s=_RETRY_AFTER_S)
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
         detail = f"{error.filename or 'the shared folder'}: {error.strerror}: make room there"
-        return problem(request, 507, "disk-full", detail)
-
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        return ApiError(507, "disk-full", detail)
+    if isinstance(error, RequestValidationError):
         errors = [
             {"where": "/".join(str(part) for part in fault["loc"]), "detail": fault["msg"]}
             for fault in error.errors()
         ]
         detail = "; ".join(f"{fault['where']}: {fault['detail']}" for fault in errors)
-        return problem(request, 422, "invalid-request", detail, {"errors": errors})
+        return ApiError(422, "invalid-request", detail, errors=errors)
+    return ApiError(500, "defect", "a defect of the gateway; its log has the details")
+
+
+def problem_of(request: Request, error: Exception) -> Problem:
+    """A problem; `instance` is the path asked for, `request_id` finds it in the log."""
+    told = explained(error)
+    if told.slug == "defect":
+        _log.error("defect in %s %s", request.method, request.url.path, exc_info=error)
+    return Problem(
+        type=f"{TYPE_PREFIX}{told.slug}",
+        title=HTTPStatus(told.status).phrase,
+        status=told.status,
+        detail=str(told),
+        instance=request.url.path,
+        request_id=getattr(request.state, "request_id", ""),
+        **told.extra,
+    )
+
+
+def problem_response(
+    request: Request, error: Exception, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The same as a response."""
+    told = explained(error)
+    return JSONResponse(
+        problem_of(request, error).model_dump(mode="json"),
+        status_code=told.status,
+        media_type=MEDIA_TYPE,
+        headers={**told.headers, **(headers or {})},
+    )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every error leaves the application as a problem, also the framework's own."""
+
+    async def on_error(request: Request, error: Exception) -> JSONResponse:
+        return problem_response(request, error)
+
+    kinds = (XRError, *REDIS_AWAY, redis.exceptions.ResponseError, OSError, RequestValidationError)
+    for kind in (*kinds, Exception):
+        app.add_exception_handler(kind, on_error)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         detail = f"{request.method} {request.url.path}: {error.detail}"
-        return problem(request, error.status_code, slug, detail, headers=error.headers)
-
-    @app.exception_handler(Exception)
-    async def on_defect(request: Request, error: Exception) -> JSONResponse:
-        _log.error("defect in %s %s", request.method, request.url.path, exc_info=error)
-        return problem(request, 500, "defect", "a defect of the gateway; its log has the details")
+        return problem_response(request, ApiError(error.status_code, slug, detail), error.headers)

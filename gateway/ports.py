@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
@@ -15,6 +16,7 @@ from gateway.records import (
     BenchmarkView,
     CoordinatorsView,
     DeadLetterView,
+    SearchLoad,
     SearchRequest,
     SearchView,
 )
@@ -56,8 +58,15 @@ class Searches(Protocol):
     async def search(self, request: SearchRequest) -> SearchView:
         """One search, at priority over all benchmark work.
 
-        Raises: ApiError: it cannot be done so. TransientError: an agent is missing.
+        Raises: ApiError: it cannot be done so, or too many are under way. TransientError: an agent
+            is missing.
         """
+
+    def stream(self, request: SearchRequest) -> AsyncIterator[SearchView]:
+        """The coarse answer as soon as it is there, then the last one; raises as `search`."""
+
+    def load(self) -> SearchLoad:
+        """How many searches are under way, and were."""
 
     async def aclose(self) -> None:
         """Hang up; searches under way end."""

@@ -16,7 +16,7 @@ _OTHER_NAMES = {"seed": "xr_SEED", "default_mllm_path": "DEFAULT_MLLM_PATH"}
 """Names some settings have in other programs of the field; XR_<FIELD> counts before them."""
 _COUNTS = (
     *("window", "verify_chunk", "ask_attempts", "queue_limit", "max_batch", "max_deliveries"),
-    *("max_pixels", "model_threads"),
+    *("max_pixels", "model_threads", "search_limit"),
 )
 _DURATIONS = ("ask_timeout_s", "lease_s", "engine_timeout_s")
 _LONGEST = 1e6
@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         profile: name of a shipped profile or path of a profile file (TOML).
         gateway_url: where clients find the gateway.
         gateway_host, gateway_port: where the gateway listens.
+        search_limit: searches under way in one gateway; more are refused with 429.
         window: queries in flight per coordinator.
         verify_chunk: candidates per verification message.
         ask_timeout_s: after this long without an answer the coordinator asks again.
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_url: str = "http://127.0.0.1:8000"
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8000
+    search_limit: int = 64
     window: int = 32
     verify_chunk: int = 25
     ask_timeout_s: float = 120.0
@@ -136,6 +138,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def galleries_folder(self) -> Path:
         return self.home / "galleries"
+
+    @property
+    def reference_images_folder(self) -> Path:
+        return self.home / "reference_images"
+
+    @property
+    def uploaded_galleries_folder(self) -> Path:
+        return self.home / "uploaded_galleries"
+
+    @property
+    def named_galleries_folder(self) -> Path:
+        return self.home / "named_galleries"
 
     @property
     def runs_folder(self) -> Path:

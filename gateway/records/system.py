@@ -35,10 +35,10 @@ class ProfileList(Record):
 
 
 class SearchLoad(Record):
-    """Searches of this gateway since its start."""
+    """Searches of this gateway, counted since its start."""
 
     running: int
-    waiting: int = Field(description="for their turn")
+    limit: int = Field(description="so many may run at once")
     answered: int
     refused: int = Field(description="429: too many at once")
     failed: int

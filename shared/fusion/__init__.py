@@ -21,17 +21,27 @@ FusionMethod = Literal["rrf", "sum", "interleave", "none"]
 __all__ = ["FusionMethod", "Fused", "fuse", "interleave", "rrf", "score_sum"]
 
 
-def fuse(method: FusionMethod, lists: Sequence[ScoredRows], rrf_k: int = 60) -> Fused:
+def fuse(
+    method: FusionMethod,
+    lists: Sequence[ScoredRows],
+    rrf_k: int = 60,
+    weights: Sequence[float] | None = None,
+) -> Fused:
     """One ranking from several, by `method`; "none" takes the one list there is as it is.
 
-    Raises: ConfigurationError: an unknown method, no list, or "none" with several lists.
+    Args:
+        weights: of the lists, in "rrf" and "sum"; None = all 1.
+    Raises: ConfigurationError: an unknown method, no list, "none" with several lists, or weights
+        for a method that knows none.
     """
     if not lists:
         raise ConfigurationError("there is no list to fuse")
     if method == "rrf":
-        return rrf([ranking.rows for ranking in lists], rrf_k)
+        return rrf([ranking.rows for ranking in lists], rrf_k, weights)
     if method == "sum":
-        return score_sum(lists)
+        return score_sum(lists, weights)
+    if weights is not None:
+        raise ConfigurationError(f"fusion {method!r} has no weights: use rrf or sum")
     if method == "interleave":
         return interleave([ranking.rows for ranking in lists])
     if method != "none":

@@ -60,6 +60,36 @@ def unite(rankings: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> Union:
     return Union(ordered[starts], member, rank, best)
 
 
+def weighted_sum(
+    rankings: Sequence[Sequence[int] | npt.NDArray[np.int32]],
+    contributions: Sequence[Scores],
+    weights: Sequence[float] | None = None,
+) -> Fused:
+    """The rows of the rankings by the weighted sum of what each ranking contributes to them.
+
+    A ranking whose weight is below 0 pushes down the rows that others hold. It brings in none of
+    its own and breaks no ties: what only it holds is not wanted.
+
+    Args:
+        contributions: per ranking, one value per entry, not negative.
+        weights: per ranking; None = all 1.
+    Raises: ValueError: as `unite`, or there are not as many weights as rankings.
+    """
+    weights = [1.0] * len(rankings) if weights is None else weights
+    given = list(zip(rankings, contributions, weights, strict=True))
+    raising = [entry for entry in given if entry[2] >= 0]
+    union = unite([ranking for ranking, _, _ in raising])
+    raised = [values if weight == 1.0 else values * weight for _, values, weight in raising]
+    sums = summed_by_row(union, np.concatenate(raised))
+    for ranking, values, weight in given:
+        if weight < 0 and len(union.rows):
+            rows = np.asarray(ranking, dtype=np.int64)
+            places = np.minimum(np.searchsorted(union.rows, rows), len(union.rows) - 1)
+            held = union.rows[places] == rows
+            sums[places[held]] += weight * values[held]
+    return ordered_by_score(union, sums)
+
+
 def summed_by_row(union: Union, contributions: Scores) -> Scores:
     """The sum of the contributions of each distinct row's entries."""
     sums = np.bincount(union.member, weights=contributions, minlength=len(union.rows))

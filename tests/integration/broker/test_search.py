@@ -66,7 +66,8 @@ async def test_a_search_finds_what_a_benchmark_query_would_and_says_why(
     assert "03.png" not in [hit.image_id for hit in answer.hits], "not the same image back"
     assert len(answer.propositions) == 3
     assert all(len(hit.image_answers or ()) == 3 for hit in answer.hits)
-    assert any("x of row" in caption for caption in answer.captions)
+    assert answer.imagination.image is not None
+    assert "x of row" in answer.imagination.image.caption
     by_key = await searcher.search(
         SearchRequest(
             database=answer.database, reference_id="03.png", modification_text="x", k=5, knobs=FULL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import httpx
@@ -17,7 +18,10 @@ from gateway.records import (
     CoordinatorsView,
     CoordinatorView,
     DeadLetterView,
-    SearchHit,
+    Hit,
+    Imagination,
+    Proposition,
+    SearchLoad,
     SearchRequest,
     SearchView,
     WorkerView,
@@ -92,11 +96,13 @@ class FakeSearches:
 
     Attributes:
         fails: raised instead.
+        fails_later: raised in a stream after the coarse answer.
     """
 
     def __init__(self) -> None:
         self.asked: list[SearchRequest] = []
         self.fails: Exception | None = None
+        self.fails_later: Exception | None = None
         self.closed = False
 
     async def search(self, request: SearchRequest) -> SearchView:
@@ -104,10 +110,20 @@ class FakeSearches:
         if self.fails is not None:
             raise self.fails
         return SearchView(
-            gallery="g", database="d", stage="coarse", captions=["a red cup"],
-            hits=[SearchHit(rank=1, image_id="7", coarse_score=0.5)],
-            propositions=[("is the cup red?", True)], seconds=0.1,
+            gallery="g", database="d", stage="verified", imagination=Imagination(),
+            description="a red cup", hits=[Hit(rank=1, image_id="7", coarse_score=0.5)],
+            propositions=[Proposition(question="is the cup red?", expected=True)], seconds=0.1,
         )  # fmt: skip
+
+    async def stream(self, request: SearchRequest) -> AsyncIterator[SearchView]:
+        view = await self.search(request)
+        yield view.model_copy(update={"stage": "coarse", "complete": False})
+        if self.fails_later is not None:
+            raise self.fails_later
+        yield view
+
+    def load(self) -> SearchLoad:
+        return SearchLoad(running=0, limit=64, answered=len(self.asked), refused=0, failed=0)
 
     async def aclose(self) -> None:
         self.closed = True
