@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 XR := $(BIN)/xr
 STAMP := $(VENV)/.installed
 
-.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm lock-vllm clean
+.PHONY: help env test check lint format types unit demo demo-full demo-ablation measure-demo lock train-demo docs-settings fuzz test-browser test-first-steps bench-overhead faults bench-bus soak bench-image-database env-vllm test-vllm lock-vllm clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,16 @@ soak: env ## benchmark runs for SOAK_MINUTES: messages per second, round trips, 
 
 bench-image-database: env ## what building and opening an image database cost, up to CIRCO's size
 	$(BIN)/python -m tests.benchmarks.image_database
+
+BROWSER_STAMP := $(VENV)/.browser
+
+$(BROWSER_STAMP): requirements.lock pyproject.toml | env
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { echo "make test-browser: Chromium is missing: apt-get install chromium" >&2; exit 2; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --no-build-isolation -e '.[browser]'
+	touch $@
+
+test-browser: env $(BROWSER_STAMP) ## the web page in headless Chromium; screenshots in build/browser
+	XR_BROWSER_TESTS=1 $(BIN)/python -m pytest tests/browser
 
 VLLM_VENV := .venv-vllm
 

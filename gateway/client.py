@@ -212,7 +212,7 @@ class GatewayClient:
     def search(self, request: SearchRequest) -> SearchView:
         """One search, before all benchmark work."""
         patience_s = request.timeout_s + 10.0
-        body = request.model_dump(mode="json")
+        body = request.model_dump(mode="json", exclude_defaults=True)
         return self._ask("POST", "/v1/search", SearchView, json=body, timeout=patience_s)
 
     def _ask(self, method: str, path: str, kind: type[Answer], **options: Any) -> Answer:

@@ -10,11 +10,10 @@ export function h(name, props = {}, ...children) {
   for (const [key, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-    else if (key === "value") node.value = value;
-    else if (key === "class") node.setAttribute("class", value);
     else node.setAttribute(key, value === true ? "" : value);
   }
   node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  if ("value" in props && name !== "option") node.value = props.value; // after min and max, which would clamp it
   return node;
 }
 

@@ -6,6 +6,10 @@ import { imagination, marks, openEvidence } from "./evidence.js";
 import { picture } from "./picture.js";
 
 const PAGE = 48;
+const WEIGHTS = [
+  ["v1", "imagined from the text", 1], ["v2", "imagined from the picture", 1], ["aug", "both together", 1],
+  ["text", "the words themselves", 0], ["reference", "likeness to the reference", 0],
+];
 
 export async function open(place, _parts, parameters, signal) {
   const { galleries } = await get("/v1/galleries", { signal });
@@ -46,7 +50,7 @@ class Search {
     this.depth = h("input", { type: "number", min: 1, max: 1000, value: 30 });
     this.stages = h("select", {}, [["coarse,verify", "rank, then verify"], ["coarse,verify,compare", "rank, verify, compare"], ["coarse", "rank only"]]
       .map(([value, label]) => h("option", { value }, label)));
-    this.weights = Object.fromEntries([["v1", 1], ["v2", 1], ["aug", 1], ["text", 0], ["reference", 0]].map(([name, value]) =>
+    this.weights = Object.fromEntries(WEIGHTS.map(([name, , value]) =>
       [name, h("input", { type: "range", min: 0, max: 3, step: 0.25, value })]));
     this.button = h("button", { class: "primary" }, "Search");
     this.form = h("form", { class: "ask", onsubmit: (event) => { event.preventDefault(); this.search(); } },
@@ -60,8 +64,7 @@ class Search {
         field("Candidates to verify", this.depth),
         field("Stages", this.stages),
         h("fieldset", {}, h("legend", {}, "Weights"),
-          [["v1", "imagined from the text"], ["v2", "imagined from the picture"], ["aug", "both together"], ["text", "the words themselves"], ["reference", "likeness to the reference"]]
-            .map(([name, label]) => field(label, this.weights[name])))),
+          WEIGHTS.map(([name, label]) => field(label, this.weights[name])))),
       this.button);
     this.form.addEventListener("dragover", (event) => { event.preventDefault(); this.slot.classList.add("over"); });
     this.form.addEventListener("dragleave", () => this.slot.classList.remove("over"));
@@ -153,7 +156,8 @@ class Search {
       negative_text: this.less.value.trim(),
       k: Number(this.count.value),
       depth: Number(this.depth.value),
-      weights: Object.fromEntries(Object.entries(this.weights).map(([name, control]) => [name, Number(control.value)])),
+      weights: Object.fromEntries(WEIGHTS.map(([name, , value]) => [name, Number(this.weights[name].value), value])
+        .filter(([, chosen, value]) => chosen !== value)),
       knobs: { stages: this.stages.value.split(",") },
       ...(this.feedback ? { target_feedback: { image_id: this.feedback } } : {}),
     };
