@@ -93,7 +93,7 @@ def evaluate_run(
     found: dict[str, dict[str, Any]] = {}
     tagged: dict[str, dict[str, Any]] = {tag: {} for tag in _tags_worth_showing(queries)}
     has_subsets = any(rankings.subsets.values())
-    for stage in _stages_of(rankings.gallery.values()):
+    for stage in stages_of(rankings.gallery.values()):
         ids = _ids(rankings.gallery, stage, image_id)
         subsets = _ids(rankings.subsets, stage, image_id) if has_subsets else None
         found[stage] = evaluate(
@@ -160,7 +160,7 @@ def count(queries: Sequence[Query], states: States) -> dict[str, int]:
     return counts
 
 
-def _stages_of(rankings: Iterable[Rankings]) -> list[str]:
+def stages_of(rankings: Iterable[Rankings]) -> list[str]:
     """Baselines first, then single lists, then the stages in the order they run."""
     found = dict.fromkeys(stage for ranking in rankings for stage in ranking)
     order = {stage: place for place, stage in enumerate(TITLES)}

@@ -71,6 +71,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         index_only: build the image database and ask no query.
         retry_failed: first ask again for the rows of the image database that failed.
         read_images_again: read image files that are known and unchanged, too.
+        owner: the API key it was submitted with; empty = none.
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     index_only: bool = False
     retry_failed: bool = False
     read_images_again: bool = False
+    owner: str = ""
 
 
 class DiskError(PermanentError):

@@ -26,9 +26,19 @@ from broker.rq_job import FUNCTION, BenchmarkJob
 from broker.rq_worker import benchmark_queue, connect_sync, retry_policy
 from broker.run_diff import RunDiff, diff_runs
 from broker.run_keys import cancel_key, lost_key, owner_key, run_key, submission_key
+from broker.run_queries import (
+    Order,
+    QueryEvidence,
+    QueryRanks,
+    RunQueries,
+    in_order,
+    query_evidence,
+    run_queries,
+)
 from broker.run_report import Gain, QueryReport, RunReport, StageReport, report_run
 from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING
 from broker.run_store import (
+    MANIFEST,
     METRICS,
     PARTIAL,
     STATUS,
@@ -59,9 +69,13 @@ __all__ = [
     "Fusion",
     "Gain",
     "Grid",
+    "Order",
+    "QueryEvidence",
+    "QueryRanks",
     "QueryReport",
     "ReplayReport",
     "RunDiff",
+    "RunQueries",
     "RunReport",
     "RunRequest",
     "RunView",
@@ -76,10 +90,14 @@ __all__ = [
     "connect_sync",
     "coordinators_now",
     "diff_runs",
+    "in_order",
     "list_benchmarks",
+    "query_evidence",
     "replay_run",
     "report_run",
     "resume_benchmark",
+    "run_files",
+    "run_queries",
     "study_names",
     "study_run",
     "submit_benchmark",
@@ -108,6 +126,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
         intervals: the same -> [low, high], the bounds of its 95 % interval.
         deviations: where the run differs from the data set's official protocol, in words.
         error: why it failed, or what stopped it the last time.
+        owner: the API key it was submitted with; empty = none.
     """
 
     id: str
@@ -125,6 +144,7 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int] = {}
     error: str = ""
     submitted_at: str = ""
+    owner: str = ""
 
 
 class _Status(msgspec.Struct):
@@ -188,7 +208,7 @@ def check_request(settings: Settings, request: RunRequest) -> None:
         raise ConfigurationError(f"limit is {request.limit}: at least 1 query must be asked")
     # Both raise when there is no such data set.
     if canonical_name(request.dataset).startswith(FOLDER_PREFIX):
-        folder_of(request.dataset, settings.data_root)
+        folder_of(request.dataset, settings.data_root, settings.uploaded_galleries_folder)
     if settings.data_root.is_dir():  # else only the coordinator can see the files
         load_dataset(request.dataset, request.split, settings.data_root)
 
@@ -221,6 +241,7 @@ def benchmark_status(redis: Redis, settings: Settings, run_id: str) -> RunView:
         else status.get("counts", {}),
         error=status.get("error", ""),
         submitted_at=status.get("submitted_at", ""),
+        owner=request.owner,
     )
 
 
@@ -233,6 +254,15 @@ def list_benchmarks(redis: Redis, settings: Settings) -> list[RunView]:
         except XRError as error:
             logger.warning("run %s cannot be shown: %s", run_id, error)
     return views
+
+
+def run_files(settings: Settings, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest and the metrics of a run, each {} while it is not there.
+
+    Raises: ConfigurationError: no such run. PermanentError: a file is damaged.
+    """
+    manifest = read_json(settings.runs_folder, run_id, MANIFEST) or {}
+    return manifest, read_json(settings.runs_folder, run_id, METRICS) or {}
 
 
 def cancel_benchmark(redis: Redis, settings: Settings, run_id: str) -> RunView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -9,18 +10,34 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
+from starlette.middleware.cors import CORSMiddleware
 
+from gateway.access import Access
 from gateway.agent_board import RedisAgentBoard
 from gateway.benchmarks import BrokerBenchmarks
 from gateway.errors import MEDIA_TYPE, install_error_handlers
+from gateway.galleries import StoredGalleries
 from gateway.middleware import BodyLimit, RequestCounts, RequestIds
-from gateway.ports import AgentBoard, Benchmarks, Searches, Services
+from gateway.ports import AgentBoard, Benchmarks, Galleries, Searches, Services
 from gateway.records import Problem
 from gateway.redis_client import blocking_redis
 from gateway.reports import RunReports
-from gateway.routes import agents, benchmarks, health, page, reports, search
+from gateway.routes import (
+    agents,
+    benchmarks,
+    galleries,
+    health,
+    page,
+    reports,
+    runs,
+    search,
+    system,
+    uploads,
+)
 from gateway.searches import BrokerSearches
+from gateway.watches import RunWatches
 from shared.bus.connection import connect
+from shared.image_files import MAX_BYTES, limit_pixels
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,12 +53,14 @@ def create_app(
     benchmark_service: Benchmarks | None = None,
     agent_board: AgentBoard | None = None,
     search_service: Searches | None = None,
+    gallery_service: Galleries | None = None,
 ) -> FastAPI:
     """The application. It keeps no state: any number of gateways may run side by side.
 
     Args:
         redis: asyncio client; it need not be reachable when the application starts.
-        benchmark_service, agent_board, search_service: in place of the real ones over `redis`.
+        benchmark_service, agent_board, search_service, gallery_service: in place of the real ones
+            over `redis`.
     """
     registry = CollectorRegistry()
     requests = Counter(
@@ -49,10 +68,16 @@ def create_app(
     )
     # A search waits for its answer as long as its caller does, Redis being away or not.
     searches = search_service or BrokerSearches(connect(settings.redis_url), settings)
+    of_broker = BrokerBenchmarks(settings, blocking_redis(settings))
+    running = benchmark_service or of_broker
+    draining = threading.Event()
+    watches = RunWatches(running.view, draining)
+    limit_pixels(settings.max_pixels)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        await watches.aclose()
         await searches.aclose()
 
     app = FastAPI(
@@ -69,21 +94,49 @@ def create_app(
     )
     app.state.services = Services(
         settings=settings,
-        benchmarks=benchmark_service or BrokerBenchmarks(settings, blocking_redis(settings)),
+        benchmarks=running,
         board=agent_board or RedisAgentBoard(redis, settings),
         searches=searches,
         reports=RunReports(settings),
+        galleries=gallery_service or StoredGalleries(settings, of_broker),
+        watches=watches,
         registry=registry,
+        version=_version(),
+        draining=draining,
     )
     install_error_handlers(app)
-    app.include_router(health.router)
-    app.include_router(benchmarks.router)
-    app.include_router(agents.router)
-    app.include_router(search.router)
-    app.include_router(reports.router)
-    app.include_router(page.router)
-    app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT_BYTES)
+    for resource in (
+        health,
+        benchmarks,
+        runs,
+        galleries,
+        search,
+        uploads,
+        agents,
+        system,
+        reports,
+        page,
+    ):
+        app.include_router(resource.router)
+    app.add_middleware(
+        BodyLimit,
+        limit_bytes=BODY_LIMIT_BYTES,
+        uploads={
+            "/v1/galleries": settings.max_upload_mb * 1_000_000,
+            "/v1/uploads": MAX_BYTES,
+        },
+    )
+    app.add_middleware(Access, settings=settings)
     app.add_middleware(RequestCounts, counter=requests)
+    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
     app.add_middleware(RequestIds)  # the outermost: every response carries the id
     return app
 

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from redis import Redis
 
 from broker import submission
 from gateway.errors import ApiError
-from gateway.records import BenchmarkRequest, BenchmarkView, CoordinatorsView
+from gateway.pages import page_of
+from gateway.records import (
+    BenchmarkRequest,
+    BenchmarkView,
+    CoordinatorsView,
+    QueryList,
+    QuerySummary,
+    QueryView,
+    RunComparison,
+)
 from shared.datasets import known_datasets
 from shared.errors import ConfigurationError, DatasetError
 from shared.settings import Settings
+
+Found = TypeVar("Found")
 
 
 class BrokerBenchmarks:
@@ -23,8 +35,17 @@ class BrokerBenchmarks:
         self._settings = settings
         self._redis = redis
 
-    async def submit(self, request: BenchmarkRequest, idempotency_key: str = "") -> str:
-        wanted = submission.RunRequest(**request.model_dump())
+    async def submit(
+        self, request: BenchmarkRequest, idempotency_key: str = "", owner: str = ""
+    ) -> str:
+        return await self.submit_run(
+            submission.RunRequest(**request.model_dump(), owner=owner), idempotency_key
+        )
+
+    async def submit_run(self, wanted: submission.RunRequest, idempotency_key: str = "") -> str:
+        """The same for what the API does not offer: the index of an uploaded gallery."""
+        # The same key of two callers is two keys.
+        idempotency_key = idempotency_key and f"{wanted.owner}/{idempotency_key}"
         try:
             return await asyncio.to_thread(
                 submission.submit_benchmark, self._redis, self._settings, wanted, idempotency_key
@@ -47,6 +68,48 @@ class BrokerBenchmarks:
 
     async def resume(self, benchmark_id: str) -> BenchmarkView | None:
         return await self._known(submission.resume_benchmark, benchmark_id)
+
+    async def files(self, benchmark_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        return await asyncio.to_thread(submission.run_files, self._settings, benchmark_id)
+
+    async def queries(
+        self, benchmark_id: str, stage: str, order: submission.Order, page_size: int, token: str
+    ) -> QueryList:
+        found, shown = await self._told(self._sorted, benchmark_id, stage, order)
+        page, following = page_of(shown, page_size, token)
+        return QueryList(
+            benchmark_id=benchmark_id,
+            gallery=found.gallery,
+            stages=list(found.stages),
+            queries=[QuerySummary.model_validate(msgspec.to_builtins(one)) for one in page],
+            total=len(shown),
+            next_page_token=following,
+        )
+
+    def _sorted(
+        self, benchmark_id: str, stage: str, order: submission.Order
+    ) -> tuple[submission.RunQueries, list[submission.QueryRanks]]:
+        found = submission.run_queries(self._settings, benchmark_id)
+        return found, submission.in_order(found, order, stage)
+
+    async def query(self, benchmark_id: str, query_id: str, k: int) -> QueryView:
+        found = await self._told(
+            submission.query_evidence, self._settings, benchmark_id, query_id, k
+        )
+        return QueryView.model_validate(msgspec.to_builtins(found))
+
+    async def compare(self, first: str, second: str, k: int | None) -> RunComparison:
+        found = await self._told(submission.diff_runs, self._settings, first, second, k)
+        return RunComparison.model_validate(msgspec.to_builtins(found))
+
+    async def _told(self, call: Callable[..., Found], *arguments: Any) -> Found:
+        """A blocking call about runs that are there; what they lack becomes 404 or 409."""
+        try:
+            return await asyncio.to_thread(call, *arguments)
+        except ConfigurationError as error:
+            raise ApiError(404, "result-not-there", str(error)) from error
+        except DatasetError as error:
+            raise ApiError(409, "data-not-there", str(error)) from error
 
     async def coordinators(self) -> CoordinatorsView:
         now = await asyncio.to_thread(submission.coordinators_now, self._redis)

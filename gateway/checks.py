@@ -15,7 +15,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.client import Client, GatewayError, GatewayUnreachableError
 from shared.errors import ConfigurationError
 from shared.profile_files import find_profile, read_profile
 from shared.redis_server import find_redis_server
@@ -180,7 +180,7 @@ def _port(settings: Settings) -> Check:
 
 def _gateway(settings: Settings) -> Check:
     try:
-        with GatewayClient(settings.gateway_url, timeout_s=3.0) as client:
+        with Client(settings.gateway_url, timeout_s=3.0) as client:
             ready = client.readiness()
     except (GatewayUnreachableError, GatewayError):
         return Check(

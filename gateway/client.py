@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -21,17 +23,36 @@ from gateway.records import (
     BenchmarkView,
     CoordinatorsView,
     DeadLetterList,
+    GalleryImage,
+    GalleryImageList,
+    GalleryList,
+    GalleryView,
+    Page,
     Problem,
+    ProfileList,
+    ProfileView,
+    QueryList,
+    QuerySummary,
+    QueryView,
     Readiness,
     Record,
+    RunComparison,
+    RunDetails,
+    RunList,
+    RunSummary,
     SearchRequest,
     SearchView,
     SubmissionList,
+    SystemView,
+    UploadView,
 )
 from shared.errors import PermanentError, TransientError
 from shared.settings import mask_secrets
 
 Answer = TypeVar("Answer", bound=Record)
+Pages = TypeVar("Pages", bound=Page)
+_STREAM_PATIENCE_S = 60.0
+"""A stream says that it lives every 15 s."""
 
 
 class GatewayUnreachableError(TransientError):
@@ -50,19 +71,32 @@ class GatewayError(PermanentError):
         self.problem = problem
 
 
-class GatewayClient:
+class Client:
     """Talks to one gateway. Usable as a context manager.
 
     Raises (every method): GatewayUnreachableError, GatewayError.
     """
 
     def __init__(
-        self, url: str, *, timeout_s: float = 30.0, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        *,
+        api_key: str = "",
+        timeout_s: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
+        """
+        Args:
+            api_key: where the gateway asks for one; empty = the environment's XR_API_KEY, if any.
+        """
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, transport=transport)
+        api_key = api_key or os.environ.get("XR_API_KEY", "")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(
+            base_url=self.url, timeout=timeout_s, transport=transport, headers=headers
+        )
 
-    def __enter__(self) -> GatewayClient:
+    def __enter__(self) -> Client:
         return self
 
     def __exit__(
@@ -89,8 +123,9 @@ class GatewayClient:
         index_only: bool = False,
         retry_failed: bool = False,
         read_images_again: bool = False,
+        idempotency_key: str = "",
     ) -> BenchmarkView:
-        """Queue a benchmark; returns it with its id."""
+        """Queue a benchmark; returns it with its id. The same idempotency key, the same run."""
         request = BenchmarkRequest(
             dataset=dataset,
             split=split,
@@ -104,14 +139,17 @@ class GatewayClient:
             read_images_again=read_images_again,
         )
         body = request.model_dump(mode="json")
-        return self._ask("POST", "/v1/benchmarks", BenchmarkView, json=body)
+        headers = _idempotent(idempotency_key)
+        return self._ask("POST", "/v1/benchmarks", BenchmarkView, json=body, headers=headers)
 
     def benchmark(self, benchmark_id: str) -> BenchmarkView:
         return self._ask("GET", f"/v1/benchmarks/{benchmark_id}", BenchmarkView)
 
-    def benchmarks(self) -> list[BenchmarkView]:
-        """Known runs, newest first."""
-        return self._ask("GET", "/v1/benchmarks", BenchmarkList).benchmarks
+    def benchmarks(self, *, dataset: str = "", state: str = "") -> list[BenchmarkView]:
+        """Known runs, newest first; all pages of them."""
+        wanted = {name: value for name, value in (("dataset", dataset), ("state", state)) if value}
+        pages = self._pages("/v1/benchmarks", BenchmarkList, wanted)
+        return [view for page in pages for view in page.benchmarks]
 
     def cancel(self, benchmark_id: str) -> BenchmarkView:
         return self._ask("DELETE", f"/v1/benchmarks/{benchmark_id}", BenchmarkView)
@@ -184,6 +222,98 @@ class GatewayClient:
         """The metrics as a table for reading."""
         return self._answer("GET", f"/v1/benchmarks/{benchmark_id}/metrics-table").text
 
+    def events(self, benchmark_id: str) -> Iterator[BenchmarkView]:
+        """The run whenever something changed, pushed by the gateway; the last one is its end.
+
+        It also ends when the gateway stops; `follow` waits for it to come back.
+        """
+        path = f"/v1/benchmarks/{benchmark_id}/events"
+        for _, data in self._events("GET", path):
+            yield BenchmarkView.model_validate_json(data)
+
+    def queries(
+        self, benchmark_id: str, *, stage: str = "", sort: str = "dataset"
+    ) -> Iterator[QuerySummary]:
+        """Every query of a run and the ranks of its target, fetched page by page."""
+        wanted = {"stage": stage, "sort": sort, "page_size": 1000}
+        for page in self._pages(f"/v1/benchmarks/{benchmark_id}/queries", QueryList, wanted):
+            yield from page.queries
+
+    def query(self, benchmark_id: str, query_id: str, *, k: int = 20) -> QueryView:
+        """One query of a run with all its evidence."""
+        path = f"/v1/benchmarks/{benchmark_id}/queries/{_quoted(query_id)}"
+        return self._ask("GET", path, QueryView, params={"k": k})
+
+    def runs(self) -> list[RunSummary]:
+        """All runs in short, newest first."""
+        return [run for page in self._pages("/v1/runs", RunList) for run in page.runs]
+
+    def run(self, run_id: str) -> RunDetails:
+        """A run's manifest and metrics."""
+        return self._ask("GET", f"/v1/runs/{run_id}", RunDetails)
+
+    def compare(self, first: str, second: str, *, k: int | None = None) -> RunComparison:
+        """Two finished runs of one data set, query by query."""
+        params = {} if k is None else {"k": k}
+        path = f"/v1/runs/{first}/comparison/{second}"
+        return self._ask("GET", path, RunComparison, params=params)
+
+    def galleries(self) -> list[GalleryView]:
+        """All galleries, last used first."""
+        pages = self._pages("/v1/galleries", GalleryList)
+        return [view for page in pages for view in page.galleries]
+
+    def gallery(self, key: str) -> GalleryView:
+        """One by its key or its name."""
+        return self._ask("GET", f"/v1/galleries/{_quoted(key)}", GalleryView)
+
+    def create_gallery(self, name: str, folder: str, *, idempotency_key: str = "") -> GalleryView:
+        """Index the images of a folder on the server, below its data root."""
+        body = {"name": name, "folder": folder}
+        headers = _idempotent(idempotency_key)
+        return self._ask("POST", "/v1/galleries", GalleryView, json=body, headers=headers)
+
+    def upload_gallery(self, name: str, images: Sequence[Path]) -> GalleryView:
+        """Index images of this machine: files, or one zip file of them."""
+        field = "archive" if [path.suffix.lower() for path in images] == [".zip"] else "images"
+        with ExitStack() as stack:
+            files = [(field, (path.name, stack.enter_context(path.open("rb")))) for path in images]
+            return self._ask(
+                "POST", "/v1/galleries", GalleryView, data={"name": name}, files=files, timeout=None
+            )
+
+    def delete_gallery(self, key: str) -> None:
+        self._answer("DELETE", f"/v1/galleries/{_quoted(key)}")
+
+    def gallery_images(self, key: str) -> Iterator[GalleryImage]:
+        """Its images with their captions, fetched page by page."""
+        path = f"/v1/galleries/{_quoted(key)}/images"
+        for page in self._pages(path, GalleryImageList, {"page_size": 1000}):
+            yield from page.images
+
+    def image(self, key: str, image_id: str, *, width: int | None = None) -> bytes:
+        """An image's file, or a JPEG of it about so wide."""
+        params = {} if width is None else {"width": width}
+        path = f"/v1/galleries/{_quoted(key)}/images/{_quoted(image_id)}"
+        return self._answer("GET", path, params=params).content
+
+    def upload(self, image: bytes | Path) -> UploadView:
+        """Keep an image for a day, as a reference of searches."""
+        content = image.read_bytes() if isinstance(image, Path) else image
+        headers = {"Content-Type": "application/octet-stream"}
+        return self._ask("POST", "/v1/uploads", UploadView, content=content, headers=headers)
+
+    def system(self) -> SystemView:
+        return self._ask("GET", "/v1/system", SystemView)
+
+    def profiles(self) -> list[ProfileView]:
+        return self._ask("GET", "/v1/profiles", ProfileList).profiles
+
+    def knobs(self) -> dict[str, Any]:
+        """The JSON schema of the knobs."""
+        schema: dict[str, Any] = self._answer("GET", "/v1/knobs").json()
+        return schema
+
     def readiness(self) -> Readiness:
         """Whether benchmarks would run now; "not ready" is an answer here, not an error."""
         with self._reached():
@@ -212,11 +342,47 @@ class GatewayClient:
     def search(self, request: SearchRequest) -> SearchView:
         """One search, before all benchmark work."""
         patience_s = request.timeout_s + 10.0
-        body = request.model_dump(mode="json", exclude_defaults=True)
+        # What was not set stays out: a weight that is given is a wish, a default is none.
+        body = request.model_dump(mode="json", exclude_unset=True)
         return self._ask("POST", "/v1/search", SearchView, json=body, timeout=patience_s)
+
+    def search_stream(self, request: SearchRequest) -> Iterator[SearchView]:
+        """The coarse answer as soon as it is there, then the complete one."""
+        body = request.model_dump(mode="json", exclude_unset=True)
+        patience_s = request.timeout_s + 10.0
+        for _, data in self._events("POST", "/v1/search/stream", json=body, timeout=patience_s):
+            yield SearchView.model_validate_json(data)
 
     def _ask(self, method: str, path: str, kind: type[Answer], **options: Any) -> Answer:
         return kind.model_validate_json(self._answer(method, path, **options).content)
+
+    def _pages(
+        self, path: str, kind: type[Pages], params: Mapping[str, Any] | None = None
+    ) -> Iterator[Pages]:
+        token = ""
+        while True:
+            page = self._ask("GET", path, kind, params={**(params or {}), "page_token": token})
+            yield page
+            token = page.next_page_token
+            if not token:
+                return
+
+    def _events(self, method: str, path: str, **options: Any) -> Iterator[tuple[str, str]]:
+        """(name, data) of each server-sent event. Raises: GatewayError: also for a `problem`."""
+        options.setdefault("timeout", _STREAM_PATIENCE_S)
+        with self._reached(), self._http.stream(method, path, **options) as response:
+            if response.is_error:
+                response.read()
+                raise _refusal(response)
+            name = ""
+            for line in response.iter_lines():
+                field, _, value = line.partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    if name == "problem":
+                        raise GatewayError(Problem.model_validate_json(value))
+                    yield name, value
 
     def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self._reached():
@@ -234,6 +400,15 @@ class GatewayClient:
                 f"no gateway answers at {mask_secrets(self.url)} ({error}): start one with "
                 "`xr up`, or name another with --gateway or XR_GATEWAY_URL"
             ) from error
+
+
+def _idempotent(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key} if key else {}
+
+
+def _quoted(part: str) -> str:
+    """Part of a path; slashes stay, as image ids are often paths themselves."""
+    return quote(part, safe="/")
 
 
 def _refusal(response: httpx.Response) -> GatewayError:

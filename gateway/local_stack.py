@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
-from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.client import Client, GatewayError, GatewayUnreachableError
 from gateway.supervisor import Service, ServiceStatus, Supervisor
 from shared.contracts.skills import AgentName
 from shared.settings import Settings
@@ -47,7 +47,7 @@ class LocalStack:
         self.gateway_port = free_port if gateway_port is None else gateway_port
         self.gateway_url = f"http://127.0.0.1:{self.gateway_port}"
         self.redis_url = redis_url or f"redis://127.0.0.1:{redis_port}/0"
-        self._client = GatewayClient(self.gateway_url, timeout_s=_PROBE_TIMEOUT_S)
+        self._client = Client(self.gateway_url, timeout_s=_PROBE_TIMEOUT_S)
         services = []
         if redis_url is None:
             if redis_folder is None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
-from http import HTTPStatus
+from collections.abc import Mapping
 
 from prometheus_client import Counter
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import MEDIA_TYPE, TYPE_PREFIX
+from gateway.errors import ApiError, problem_response
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 
@@ -39,20 +39,34 @@ class RequestIds:
 
 
 class BodyLimit:
-    """Reads the whole body before the application does, and answers 413 when it is too large."""
+    """Answers 413 to a body that is too large. Small bodies are read whole before the application
+    sees them; those of uploads pass through, and are counted on their way.
+    """
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, uploads: Mapping[str, int]) -> None:
+        """`uploads`: path -> limit in bytes, of the paths that take files."""
         self._app = app
         self._limit_bytes = limit_bytes
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        body = b""
-        more = not declared.isdigit() or int(declared) <= self._limit_bytes
-        too_large = not more
+        headers = dict(scope["headers"])
+        is_upload = not headers.get(b"content-type", b"").startswith(b"application/json")
+        upload = self._uploads.get(scope["path"]) if is_upload else None
+        limit_bytes = self._limit_bytes if upload is None else upload
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit_bytes:
+            await problem_response(Request(scope), _too_large(limit_bytes))(scope, receive, send)
+        elif upload is not None:
+            await self._app(scope, _counted(receive, limit_bytes), send)
+        else:
+            await self._with_body(scope, receive, send)
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -60,11 +74,9 @@ class BodyLimit:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > self._limit_bytes:
-                too_large = True
-                break
-        if too_large:
-            await self._refuse(scope, send)
-            return
+                error = _too_large(self._limit_bytes)
+                await problem_response(Request(scope), error)(scope, receive, send)
+                return
         delivered = False
 
         async def replay() -> Message:
@@ -76,19 +88,25 @@ class BodyLimit:
 
         await self._app(scope, replay, send)
 
-    async def _refuse(self, scope: Scope, send: Send) -> None:
-        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        problem = {
-            "type": f"{TYPE_PREFIX}body-too-large",
-            "title": status.phrase,
-            "status": status.value,
-            "detail": f"a request body may have at most {self._limit_bytes} bytes",
-            "instance": scope["path"],
-            "request_id": scope.get("state", {}).get("request_id", ""),
-        }
-        headers = [(b"content-type", MEDIA_TYPE.encode())]
-        await send({"type": "http.response.start", "status": status.value, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(problem).encode()})
+
+def _too_large(limit_bytes: int) -> ApiError:
+    detail = f"a request body may have at most {limit_bytes} bytes here"
+    return ApiError(413, "body-too-large", detail)
+
+
+def _counted(receive: Receive, limit_bytes: int) -> Receive:
+    """The same, until it has been more than so many bytes. Raises: ApiError."""
+    seen = 0
+
+    async def counting() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit_bytes:
+            raise _too_large(limit_bytes)
+        return message
+
+    return counting
 
 
 class RequestCounts:

@@ -5,30 +5,45 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
+from broker.submission import Order
+from gateway.access import Caller
 from gateway.records import (
     AgentView,
     BenchmarkRequest,
     BenchmarkView,
     CoordinatorsView,
     DeadLetterView,
+    GalleryImageList,
+    GalleryList,
+    GalleryView,
+    QueryList,
+    QueryView,
+    RunComparison,
     SearchLoad,
     SearchRequest,
     SearchView,
 )
 from gateway.reports import RunReports
+from gateway.watches import RunWatches
+from shared.galleries import Gallery
 from shared.settings import Settings
 
 
 class Benchmarks(Protocol):
     """Benchmark jobs. Every method may raise redis' ConnectionError."""
 
-    async def submit(self, request: BenchmarkRequest, idempotency_key: str = "") -> str:
+    async def submit(
+        self, request: BenchmarkRequest, idempotency_key: str = "", owner: str = ""
+    ) -> str:
         """Queue a run; returns its id, the same one for the same non-empty key within a day.
+
+        Args:
+            owner: the API key it is submitted with; empty = none.
 
         Raises: ApiError: unknown data set, split or knob.
         """
@@ -48,8 +63,52 @@ class Benchmarks(Protocol):
         Raises: PermanentError: it is finished or under way.
         """
 
+    async def files(self, benchmark_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The manifest and the metrics of a known run, each {} while it is not there."""
+
+    async def queries(
+        self, benchmark_id: str, stage: str, order: Order, page_size: int, token: str
+    ) -> QueryList:
+        """A page of a known run's queries. Raises: ApiError: it has none, or no such stage."""
+
+    async def query(self, benchmark_id: str, query_id: str, k: int) -> QueryView:
+        """One of them with its evidence. Raises: ApiError: no such query, or no answer to it."""
+
+    async def compare(self, first: str, second: str, k: int | None) -> RunComparison:
+        """Two known runs. Raises: ApiError: one is not finished, or they cannot be compared."""
+
     async def coordinators(self) -> CoordinatorsView:
         """The queue of benchmark jobs, and the processes that take them."""
+
+
+class Galleries(Protocol):
+    """Galleries by their keys or names. Every method raises ApiError where there is none."""
+
+    async def create(
+        self, name: str, dataset: str, caller: Caller, idempotency_key: str, uploaded: bool = False
+    ) -> GalleryView:
+        """Name a folder of images, "folder:PATH", and queue its index.
+
+        Raises: ApiError: the name is taken, or there is no such folder.
+        """
+
+    async def views(self, caller: Caller, page_size: int, page_token: str) -> GalleryList:
+        """A page of those the caller sees, last used first."""
+
+    async def view(self, key: str, caller: Caller) -> GalleryView: ...
+
+    async def images(
+        self, key: str, caller: Caller, page_size: int, page_token: str
+    ) -> GalleryImageList: ...
+
+    async def delete(self, key: str, caller: Caller) -> None:
+        """Raises: ApiError: benchmark runs refer to it."""
+
+    def open(self, key: str, caller: Caller) -> Gallery:
+        """Its listing; blocks. Raises: ApiError: its images are still being read."""
+
+    def key_of(self, key: str, caller: Caller) -> str:
+        """The key its content has; blocks. Raises: as `open`."""
 
 
 class Searches(Protocol):
@@ -98,7 +157,10 @@ class Services:
     board: AgentBoard
     searches: Searches
     reports: RunReports
+    galleries: Galleries
+    watches: RunWatches
     registry: CollectorRegistry
+    version: str
     draining: threading.Event = field(default_factory=threading.Event)
 
 

@@ -62,11 +62,16 @@ def remove(removal: Removal, unused_s: float) -> bool:
     with without_builder(removal.path if is_parts else removal.path / PARTS) as free:
         if not free or last_used_s(removal.path) >= time.time() - max(unused_s, SETTLED_S):
             return False
-        doomed = removal.path.with_name(f".{removal.path.name}.{os.getpid()}-removed.tmp")
-        try:
-            removal.path.rename(doomed)
-        except FileNotFoundError:
-            return False
+        return take_away(removal.path)
+
+
+def take_away(path: Path) -> bool:
+    """Remove a file or a folder; nobody ever sees half of it. Returns whether it was there."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}-removed.tmp")
+    try:
+        path.rename(doomed)
+    except FileNotFoundError:
+        return False
     if doomed.is_dir():
         shutil.rmtree(doomed, ignore_errors=True)
     else:

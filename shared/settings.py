@@ -16,7 +16,7 @@ _OTHER_NAMES = {"seed": "xr_SEED", "default_mllm_path": "DEFAULT_MLLM_PATH"}
 """Names some settings have in other programs of the field; XR_<FIELD> counts before them."""
 _COUNTS = (
     *("window", "verify_chunk", "ask_attempts", "queue_limit", "max_batch", "max_deliveries"),
-    *("max_pixels", "model_threads", "search_limit"),
+    *("max_pixels", "model_threads", "search_limit", "max_upload_mb"),
 )
 _DURATIONS = ("ask_timeout_s", "lease_s", "engine_timeout_s")
 _LONGEST = 1e6
@@ -37,6 +37,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         gateway_url: where clients find the gateway.
         gateway_host, gateway_port: where the gateway listens.
         search_limit: searches under way in one gateway; more are refused with 429.
+        api_keys: "required", "off", or "auto": required where others than this machine can reach
+            the gateway.
+        rate_limit_per_s: requests a second of one API key (of one address where keys are off) that
+            one gateway takes; 0 = any number.
+        max_upload_mb: the largest gallery that is uploaded at once, also when unpacked.
+        cors_origins: origins whose pages may use the API, with commas between; empty = none.
         window: queries in flight per coordinator.
         verify_chunk: candidates per verification message.
         ask_timeout_s: after this long without an answer the coordinator asks again.
@@ -71,6 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8000
     search_limit: int = 64
+    api_keys: str = "auto"
+    rate_limit_per_s: float = 0.0
+    max_upload_mb: int = 1000
+    cors_origins: str = ""
     window: int = 32
     verify_chunk: int = 25
     ask_timeout_s: float = 120.0
@@ -106,12 +116,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(
                     f"XR_{name.upper()} must be above 0 and at most {_LONGEST:g}"
                 )
-        for name in ("max_wait_ms", "grace_s", "drain_s", "canary_s"):
+        for name in ("max_wait_ms", "grace_s", "drain_s", "canary_s", "rate_limit_per_s"):
             if not 0 <= getattr(self, name) <= _LONGEST:
                 raise ConfigurationError(f"XR_{name.upper()} must be 0 to {_LONGEST:g}")
         for name, lowest in (("gateway_port", 1), ("health_port", 0)):
             if not lowest <= getattr(self, name) <= 65535:
                 raise ConfigurationError(f"XR_{name.upper()} must be {lowest} to 65535")
+        if self.api_keys not in ("auto", "required", "off"):
+            raise ConfigurationError(f"XR_API_KEYS is {self.api_keys!r}: use auto, required or off")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigurationError(
                 f"XR_LOG_LEVEL is {self.log_level!r}: use debug, info, warning or error"
@@ -142,6 +154,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reference_images_folder(self) -> Path:
         return self.home / "reference_images"
+
+    @property
+    def thumbnails_folder(self) -> Path:
+        return self.home / "thumbnails"
 
     @property
     def uploaded_galleries_folder(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.client import GatewayClient
+from gateway.client import Client
 from gateway.commands import output
 from gateway.commands.knob_options import given, with_knobs
 from gateway.commands.options import GatewayOption, JsonOption, connect
@@ -75,7 +75,7 @@ def _embedded() -> Iterator[str]:
         yield stack.gateway_url
 
 
-def follow(client: GatewayClient, benchmark_id: str) -> BenchmarkView:
+def follow(client: Client, benchmark_id: str) -> BenchmarkView:
     """Show a run's progress until it has finished. Raises: RunFailedError: it ended otherwise."""
     with output.phase_bars() as bars:
         for view in client.follow(benchmark_id):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gateway.client import GatewayClient
+from gateway.client import Client
 from gateway.commands import benchmarks, output
 from gateway.commands.options import JsonOption
 from gateway.local_stack import LocalStack
@@ -77,7 +77,7 @@ def demo(
         with output.service_list() as shown:
             stack.wait_ready(shown)
         output.notes.print(f"gateway: {stack.gateway_url}", highlight=False)
-        with GatewayClient(stack.gateway_url) as client:
+        with Client(stack.gateway_url) as client:
             submitted = client.submit(DATASET, SPLIT, name="demo", knobs=knobs, limit=limit)
             try:
                 view = benchmarks.follow(client, submitted.id)
@@ -118,7 +118,7 @@ def demo_knobs(top_k: int) -> dict[str, Any]:
     }
 
 
-def _leave_agents_out(client: GatewayClient, knobs: dict[str, Any], limit: int | None) -> None:
+def _leave_agents_out(client: Client, knobs: dict[str, Any], limit: int | None) -> None:
     """Run the verified pipeline whole and without each agent, and print one table of all."""
     verified = {**knobs, "stages": ["coarse", "verify"], "baselines": False}
     rows = {}

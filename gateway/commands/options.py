@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.client import GatewayClient
+from gateway.client import Client
 from shared.settings import load_settings
 
 GatewayOption = Annotated[
@@ -15,6 +15,6 @@ GatewayOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
 
 
-def connect(gateway: str | None) -> GatewayClient:
+def connect(gateway: str | None) -> Client:
     """A client of the gateway named, or of the one the settings name."""
-    return GatewayClient(gateway or load_settings().gateway_url)
+    return Client(gateway or load_settings().gateway_url)

@@ -78,6 +78,7 @@ class BenchmarkView(Record):
     run_folder: str = ""
     error: str = ""
     submitted_at: str = ""
+    owner: str = Field(default="", description="id of the API key it was submitted with")
 
 
 class SubmissionList(Record):

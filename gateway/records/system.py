@@ -25,7 +25,7 @@ class ProfileView(Record):
 
     name: str
     current: bool = Field(description="whether this gateway's runs use it by default")
-    models: dict[str, dict[str, Any]] = Field(description="by name: backend, checkpoint, options")
+    models: dict[str, dict[str, Any]] = Field(description="by name: backend, checkpoint, revision")
     roles: dict[str, str] = Field(description="role -> name of its model")
     knobs: dict[str, Any] = Field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from gateway.report.page import Picture
 from shared.errors import DatasetError, ItemError
 from shared.galleries import open_gallery
 from shared.image_files import read_content
-from shared.thumbnails import MEDIA_TYPE, thumbnail
+from shared.thumbnails import MEDIA_TYPE, make_thumbnail
 
 WIDTH = 160
 """Pixels of a picture inside a report file: twice what it is shown at."""
@@ -35,7 +35,7 @@ def inside(galleries_folder: Path, gallery: str) -> Picture:
     def picture(image_id: str) -> str:
         try:
             file = opened.image_file(opened.row_of(image_id))
-            small = thumbnail(read_content(file.path), WIDTH)
+            small = make_thumbnail(read_content(file.path), WIDTH)
         except (ItemError, DatasetError):
             return ""
         return f"data:{MEDIA_TYPE};base64,{base64.b64encode(small).decode()}"

@@ -6,12 +6,13 @@ from typing import get_args
 
 from fastapi import APIRouter
 
+from gateway.access import needs
 from gateway.errors import ApiError
 from gateway.ports import ServicesDependency
 from gateway.records import AgentList, DeadLetterList
 from shared.contracts.skills import AgentName
 
-router = APIRouter(prefix="/v1/agents", tags=["agents"])
+router = APIRouter(prefix="/v1/agents", tags=["agents"], dependencies=[needs("read")])
 
 
 @router.get("")
@@ -30,7 +31,7 @@ async def list_dead_letters(agent: str, services: ServicesDependency) -> DeadLet
     return DeadLetterList(agent=agent, dead_letters=await services.board.dead_letters(agent))
 
 
-@router.post("/{agent}/dead-letters/retry", status_code=202)
+@router.post("/{agent}/dead-letters/retry", status_code=202, dependencies=[needs("admin")])
 async def retry_all_dead_letters(agent: str, services: ServicesDependency) -> DeadLetterList:
     """Queue every dead letter there is now again; answers with those that are left."""
     _check_known(agent)
@@ -39,7 +40,9 @@ async def retry_all_dead_letters(agent: str, services: ServicesDependency) -> De
     return DeadLetterList(agent=agent, dead_letters=await services.board.dead_letters(agent))
 
 
-@router.post("/{agent}/dead-letters/{entry_id}/retry", status_code=202)
+@router.post(
+    "/{agent}/dead-letters/{entry_id}/retry", status_code=202, dependencies=[needs("admin")]
+)
 async def retry_dead_letter(
     agent: str, entry_id: str, services: ServicesDependency
 ) -> DeadLetterList:

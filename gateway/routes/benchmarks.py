@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Request, Response
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
 
+from gateway.access import Caller, CallerDependency, needs
 from gateway.errors import ApiError
+from gateway.events import Events, event_stream
+from gateway.pages import PageSize, PageToken, page_of
 from gateway.ports import Services, ServicesDependency
-from gateway.records import BenchmarkList, BenchmarkRequest, BenchmarkView, SubmissionList
+from gateway.records import (
+    TERMINAL_STATES,
+    BenchmarkList,
+    BenchmarkRequest,
+    BenchmarkView,
+    QueryList,
+    QueryView,
+    RunState,
+    SubmissionList,
+)
 from shared.errors import PermanentError
 
-router = APIRouter(prefix="/v1/benchmarks", tags=["benchmarks"])
+router = APIRouter(prefix="/v1/benchmarks", tags=["benchmarks"], dependencies=[needs("read")])
 
 RESULT_FILES = {
     "predictions": ("predictions.jsonl", "application/x-ndjson"),
@@ -24,44 +36,80 @@ RESULT_FILES = {
 SUBMISSIONS_FOLDER = "submissions"
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, dependencies=[needs("bench")])
 async def submit_benchmark(
     body: BenchmarkRequest,
     request: Request,
     response: Response,
     services: ServicesDependency,
+    caller: CallerDependency,
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> BenchmarkView:
     """Queue a run; `Location` says where to watch it. The same `Idempotency-Key`, the same run."""
-    benchmark_id = await services.benchmarks.submit(body, idempotency_key)
+    benchmark_id = await services.benchmarks.submit(body, idempotency_key, caller.id)
     response.headers["Location"] = request.url_for("show_benchmark", benchmark_id=benchmark_id).path
-    return await _view(services, benchmark_id)
+    return await seen(services, caller, benchmark_id)
 
 
 @router.get("")
-async def list_benchmarks(services: ServicesDependency) -> BenchmarkList:
+async def list_benchmarks(
+    services: ServicesDependency,
+    caller: CallerDependency,
+    dataset: Annotated[str, Query(max_length=100, description="only of this data set")] = "",
+    state: Annotated[RunState | None, Query(description="only in this state")] = None,
+    page_size: PageSize = 100,
+    page_token: PageToken = "",
+) -> BenchmarkList:
     """Known runs, newest first."""
-    return BenchmarkList(benchmarks=await services.benchmarks.views())
+    views = [
+        view
+        for view in await services.benchmarks.views()
+        if caller.sees(view.owner)
+        and (not dataset or view.dataset.lower() == dataset.lower())
+        and (state is None or view.state == state)
+    ]
+    shown, following = page_of(views, page_size, page_token)
+    return BenchmarkList(benchmarks=shown, total=len(views), next_page_token=following)
 
 
 @router.get("/{benchmark_id}")
-async def show_benchmark(benchmark_id: str, services: ServicesDependency) -> BenchmarkView:
+async def show_benchmark(
+    benchmark_id: str, services: ServicesDependency, caller: CallerDependency
+) -> BenchmarkView:
     """State, progress by phase, and the metrics once they are there."""
-    return await _view(services, benchmark_id)
+    return await seen(services, caller, benchmark_id)
 
 
-@router.delete("/{benchmark_id}", status_code=202)
-async def cancel_benchmark(benchmark_id: str, services: ServicesDependency) -> BenchmarkView:
+@router.get("/{benchmark_id}/events", response_class=StreamingResponse)
+async def stream_benchmark(
+    benchmark_id: str, request: Request, services: ServicesDependency, caller: CallerDependency
+) -> StreamingResponse:
+    """Server-sent events: `progress` whenever something changed, `done` when the run is over.
+
+    The data of both are what `GET /v1/benchmarks/{id}` answers.
+    """
+    await seen(services, caller, benchmark_id)
+    return await event_stream(request, _events(services, benchmark_id))
+
+
+@router.delete("/{benchmark_id}", status_code=202, dependencies=[needs("bench")])
+async def cancel_benchmark(
+    benchmark_id: str, services: ServicesDependency, caller: CallerDependency
+) -> BenchmarkView:
     """Stop a run. What it finished stays in its folder; a finished run stays as it is."""
+    await seen(services, caller, benchmark_id)
     cancelled = await services.benchmarks.cancel(benchmark_id)
     if cancelled is None:
         raise _unknown(benchmark_id)
     return cancelled
 
 
-@router.post("/{benchmark_id}/resume", status_code=202)
-async def resume_benchmark(benchmark_id: str, services: ServicesDependency) -> BenchmarkView:
+@router.post("/{benchmark_id}/resume", status_code=202, dependencies=[needs("bench")])
+async def resume_benchmark(
+    benchmark_id: str, services: ServicesDependency, caller: CallerDependency
+) -> BenchmarkView:
     """Queue a failed or cancelled run again; it goes on where it was."""
+    await seen(services, caller, benchmark_id)
     try:
         resumed = await services.benchmarks.resume(benchmark_id)
     except PermanentError as error:
@@ -71,37 +119,78 @@ async def resume_benchmark(benchmark_id: str, services: ServicesDependency) -> B
     return resumed
 
 
+@router.get("/{benchmark_id}/queries")
+async def list_queries(
+    benchmark_id: str,
+    services: ServicesDependency,
+    caller: CallerDependency,
+    stage: Annotated[
+        str, Query(max_length=100, description="that `sort` is about; empty = the last")
+    ] = "",
+    sort: Annotated[
+        Literal["dataset", "hardest", "gained", "lost"],
+        Query(description="hardest: worst rank first; gained, lost: places from coarse to `stage`"),
+    ] = "dataset",
+    page_size: PageSize = 100,
+    page_token: PageToken = "",
+) -> QueryList:
+    """The run's queries, and the rank each stage has their target at."""
+    await seen(services, caller, benchmark_id)
+    return await services.benchmarks.queries(benchmark_id, stage, sort, page_size, page_token)
+
+
+@router.get("/{benchmark_id}/queries/{query_id:path}")
+async def show_query(
+    benchmark_id: str,
+    query_id: str,
+    services: ServicesDependency,
+    caller: CallerDependency,
+    k: Annotated[int, Query(ge=1, le=1_000, description="how many images are returned")] = 20,
+) -> QueryView:
+    """One query with all its evidence, as it was recorded."""
+    await seen(services, caller, benchmark_id)
+    return await services.benchmarks.query(benchmark_id, query_id, k)
+
+
 @router.get("/{benchmark_id}/predictions", response_class=FileResponse)
-async def download_predictions(benchmark_id: str, services: ServicesDependency) -> FileResponse:
+async def download_predictions(
+    benchmark_id: str, services: ServicesDependency, caller: CallerDependency
+) -> FileResponse:
     """The ranking of every finished query, one JSON object a line."""
-    return await _result_file(services, benchmark_id, "predictions")
+    return await _result_file(services, caller, benchmark_id, "predictions")
 
 
 @router.get("/{benchmark_id}/manifest", response_class=FileResponse)
-async def download_manifest(benchmark_id: str, services: ServicesDependency) -> FileResponse:
+async def download_manifest(
+    benchmark_id: str, services: ServicesDependency, caller: CallerDependency
+) -> FileResponse:
     """What the run was: knobs, models and revisions, prompts and their hashes, versions, seed."""
-    return await _result_file(services, benchmark_id, "manifest")
+    return await _result_file(services, caller, benchmark_id, "manifest")
 
 
 @router.get("/{benchmark_id}/metrics-table", response_class=FileResponse)
-async def download_metrics_table(benchmark_id: str, services: ServicesDependency) -> FileResponse:
+async def download_metrics_table(
+    benchmark_id: str, services: ServicesDependency, caller: CallerDependency
+) -> FileResponse:
     """The metrics as a table for reading."""
-    return await _result_file(services, benchmark_id, "metrics-table")
+    return await _result_file(services, caller, benchmark_id, "metrics-table")
 
 
 @router.get("/{benchmark_id}/submissions")
-async def list_submissions(benchmark_id: str, services: ServicesDependency) -> SubmissionList:
+async def list_submissions(
+    benchmark_id: str, services: ServicesDependency, caller: CallerDependency
+) -> SubmissionList:
     """Names of the run's files for evaluation servers; none where the data set has no server."""
-    view = await _view(services, benchmark_id)
+    view = await seen(services, caller, benchmark_id)
     return SubmissionList(benchmark_id=benchmark_id, submissions=_submissions(view))
 
 
 @router.get("/{benchmark_id}/submissions/{name}", response_class=FileResponse)
 async def download_submission(
-    benchmark_id: str, name: str, services: ServicesDependency
+    benchmark_id: str, name: str, services: ServicesDependency, caller: CallerDependency
 ) -> FileResponse:
     """One of those files, as the server takes it."""
-    view = await _view(services, benchmark_id)
+    view = await seen(services, caller, benchmark_id)
     if name not in _submissions(view):
         detail = f"run {benchmark_id} ({view.state}) has no submission {name!r}"
         raise ApiError(404, "result-not-there", detail)
@@ -114,15 +203,29 @@ def _submissions(view: BenchmarkView) -> list[str]:
     return sorted(path.name for path in folder.glob("*.json")) if view.run_folder else []
 
 
-async def _view(services: Services, benchmark_id: str) -> BenchmarkView:
+async def seen(services: Services, caller: Caller, benchmark_id: str) -> BenchmarkView:
+    """A run that the caller may see. Raises: ApiError: 404, also for another key's."""
     view = await services.benchmarks.view(benchmark_id)
-    if view is None:
+    if view is None or not caller.sees(view.owner):
         raise _unknown(benchmark_id)
     return view
 
 
-async def _result_file(services: Services, benchmark_id: str, kind: str) -> FileResponse:
-    view = await _view(services, benchmark_id)
+async def _events(services: Services, benchmark_id: str) -> Events:
+    last: BenchmarkView | None = None
+    async for view in services.watches.follow(benchmark_id):
+        if view.state in TERMINAL_STATES:
+            yield "done", view
+            return
+        if view != last:
+            yield "progress", view
+        last = view
+
+
+async def _result_file(
+    services: Services, caller: Caller, benchmark_id: str, kind: str
+) -> FileResponse:
+    view = await seen(services, caller, benchmark_id)
     return _file_of_run(services, view, *RESULT_FILES[kind], kind)
 
 

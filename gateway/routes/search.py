@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from gateway.access import Caller, CallerDependency, needs
+from gateway.errors import ApiError
 from gateway.events import Events, event_stream
 from gateway.ports import Services, ServicesDependency
 from gateway.records import SearchRequest, SearchView
 
-router = APIRouter(prefix="/v1/search", tags=["search"])
+router = APIRouter(prefix="/v1/search", tags=["search"], dependencies=[needs("search")])
 
 
 @router.post("")
-async def search(body: SearchRequest, services: ServicesDependency) -> SearchView:
+async def search(
+    body: SearchRequest, services: ServicesDependency, caller: CallerDependency
+) -> SearchView:
     """The images that show the reference with the change made, best first, and why."""
-    return await services.searches.search(body)
+    return await services.searches.search(await _by_key(services, caller, body))
 
 
 @router.post("/stream", response_class=StreamingResponse)
 async def stream_search(
-    body: SearchRequest, request: Request, services: ServicesDependency
+    body: SearchRequest, request: Request, services: ServicesDependency, caller: CallerDependency
 ) -> StreamingResponse:
     """The same as server-sent events: `coarse` as soon as the gallery is ranked, then `verified`.
 
     The data of both are what `POST /v1/search` answers.
     """
-    return await event_stream(request, _events(services, body))
+    found = await _by_key(services, caller, body)
+    return await event_stream(request, _events(services, found))
+
+
+async def _by_key(services: Services, caller: Caller, body: SearchRequest) -> SearchRequest:
+    """The gallery may be given by its name. One of another key is not there."""
+    if not body.gallery:
+        if body.database and not caller.is_admin:
+            raise ApiError(403, "scope-missing", "only admin searches a database by its key")
+        return body
+    key = await asyncio.to_thread(services.galleries.key_of, body.gallery, caller)
+    return body if key == body.gallery else body.model_copy(update={"gallery": key})
 
 
 async def _events(services: Services, body: SearchRequest) -> Events:

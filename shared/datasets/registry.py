@@ -42,9 +42,11 @@ def canonical_name(name: str) -> str:
     return name.lower()
 
 
-def folder_of(name: str, data_root: Path) -> Path:
+def folder_of(name: str, data_root: Path, also: Path | None = None) -> Path:
     """The folder that "folder:PATH" names, for services that others may ask.
 
+    Args:
+        also: another folder it may lie in, then by its absolute path.
     Raises: DatasetError: it lies outside the data root, also by way of links, or is no path.
     """
     inner = name.removeprefix(FOLDER_PREFIX)
@@ -52,6 +54,8 @@ def folder_of(name: str, data_root: Path) -> Path:
         root, folder = data_root.resolve(), (data_root / inner).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, links in a circle
         raise DatasetError(f"data set {name!r} is no path: {error}") from error
+    if also is not None and folder.is_relative_to(also.resolve()):
+        return folder
     if not folder.is_relative_to(root):
         raise DatasetError(f"data set {name!r} lies outside the data root {root}")
     return data_root / inner

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.client import GatewayClient
+from gateway.client import Client
 from gateway.local_stack import LocalStack
 from shared.demo_world.benchmark import build, write
 from shared.settings import Settings
@@ -58,7 +58,7 @@ def stack() -> Iterator[Stack]:
     folder = Path(tempfile.mkdtemp(prefix="xr-browser-"))
     write(build(seed=3, n_queries=QUERIES, n_gallery=IMAGES), folder / "data" / "demo")
     settings = Settings(home=folder / "home", data_root=folder / "data")
-    with LocalStack(settings) as running, GatewayClient(running.gateway_url) as client:
+    with LocalStack(settings) as running, Client(running.gateway_url) as client:
         running.wait_ready()
         runs = [
             _run(client, name, knobs)
@@ -71,7 +71,7 @@ def stack() -> Iterator[Stack]:
     shutil.rmtree(folder)
 
 
-def _run(client: GatewayClient, name: str, knobs: dict[str, Any]) -> str:
+def _run(client: Client, name: str, knobs: dict[str, Any]) -> str:
     submitted = client.submit("demo", "val", name=name, knobs=knobs)
     *_, last = client.follow(submitted.id)
     assert last.state == "finished", last.error

@@ -150,7 +150,7 @@ def test_a_finished_run_has_a_report_queries_and_files(page: Page, stack: Stack)
     file = ARTEFACTS / "report.html"
     download.value.save_as(file)
     text = file.read_text()
-    assert "data:image/webp;base64," in text
+    assert "data:image/jpeg;base64," in text
     assert 'src="/' not in text
     assert "http://127" not in text
     page.goto(file.as_uri())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.client import GatewayClient
+from gateway.client import Client
 from gateway.local_stack import LocalStack
 from gateway.records import BenchmarkView
 from shared.demo_world.benchmark import build, write
@@ -21,7 +21,7 @@ def run_demo(settings: Settings, processes: int) -> tuple[BenchmarkView, bytes]:
     """The finished run and its predictions.jsonl."""
     with LocalStack(settings, processes=processes) as stack:
         stack.wait_ready()
-        with GatewayClient(stack.gateway_url) as client:
+        with Client(stack.gateway_url) as client:
             submitted = client.submit("demo", "val", knobs=KNOBS, limit=QUERIES)
             *_, view = client.follow(submitted.id, every_s=0.2)
     assert view.state == "finished", view.error

@@ -15,7 +15,7 @@ from typing import IO, Self, TypeVar
 
 from redis import Redis
 
-from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.client import Client, GatewayError, GatewayUnreachableError
 from shared.bus import keys
 from shared.redis_server import PrivateRedis
 from shared.settings import Settings, load_settings
@@ -83,7 +83,7 @@ class System:
         self.settings: Settings = load_settings(
             {name: value for name, value in self.environment.items() if name.startswith("XR_")}
         )
-        self.client = GatewayClient(self.settings.gateway_url)
+        self.client = Client(self.settings.gateway_url)
         self._up: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._spares: list[subprocess.Popen[bytes]] = []

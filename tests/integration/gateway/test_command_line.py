@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from gateway.cli import run
-from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.client import Client, GatewayError, GatewayUnreachableError
 
 _STARTS_WITHIN_S = 60.0  # on a machine that is busy otherwise
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -93,7 +93,7 @@ def test_a_gateway_without_redis_answers_503_and_ends_on_sigterm(tmp_path: Path)
     command = [sys.executable, "-m", "gateway.cli", "gateway"]
     with (
         subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process,
-        GatewayClient(f"http://127.0.0.1:{port}") as client,
+        Client(f"http://127.0.0.1:{port}") as client,
     ):
         try:
             readiness = wait_for(client)
@@ -109,7 +109,7 @@ def test_a_gateway_without_redis_answers_503_and_ends_on_sigterm(tmp_path: Path)
         assert process.wait(_STARTS_WITHIN_S) in (0, -signal.SIGTERM)
 
 
-def wait_for(client: GatewayClient):  # type: ignore[no-untyped-def]
+def wait_for(client: Client):  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + _STARTS_WITHIN_S
     while True:
         try:

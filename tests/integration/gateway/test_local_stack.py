@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.child import processes_of_session
-from gateway.client import GatewayClient
+from gateway.client import Client
 from gateway.local_stack import LocalStack
 from gateway.records import BenchmarkView
 from shared.demo_world.benchmark import build, write
@@ -29,7 +29,7 @@ clip = "clip"
 KNOBS = {"top_k": 5, "baselines": True}
 
 
-def run(client: GatewayClient) -> BenchmarkView:
+def run(client: Client) -> BenchmarkView:
     submitted = client.submit("demo", "val", knobs=KNOBS, limit=3)
     *_, last = client.follow(submitted.id, every_s=0.1)
     assert last.state == "finished", last.error
@@ -47,7 +47,7 @@ def test_a_benchmark_runs_through_all_services_and_the_second_builds_nothing(
     settings = Settings(home=home, data_root=tmp_path / "data", profile=str(profile))
 
     # When two benchmarks run, one after the other
-    with LocalStack(settings) as stack, GatewayClient(stack.gateway_url) as client:
+    with LocalStack(settings) as stack, Client(stack.gateway_url) as client:
         stack.wait_ready()
         keepers = [status.pid for status in stack.supervisor.statuses()]
         first = run(client)

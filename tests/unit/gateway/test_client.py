@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from gateway.cli import exit_status
-from gateway.client import GatewayClient, GatewayError, GatewayUnreachableError
+from gateway.client import Client, GatewayError, GatewayUnreachableError
 from gateway.commands.benchmarks import RunFailedError
 from gateway.commands.output import metrics_table, parse_knobs, phase_bars, runs_table
 from gateway.records import BenchmarkView, PhaseProgress, RunState
@@ -19,8 +19,8 @@ from shared.errors import ConfigurationError, TransientError
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-def client_over(handler: Handler) -> GatewayClient:
-    return GatewayClient("http://gateway", transport=httpx.MockTransport(handler))
+def client_over(handler: Handler) -> Client:
+    return Client("http://gateway", transport=httpx.MockTransport(handler))
 
 
 def view(state: RunState) -> httpx.Response:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.cli import run
-from gateway.client import GatewayClient
+from gateway.client import Client
 from gateway.commands import submission
 from gateway.records import BenchmarkView
 from shared.datasets import Benchmark, Protocol, Query
@@ -125,7 +125,7 @@ def test_the_client_reads_submissions_and_predictions_as_the_api_gives_them(tmp_
             return httpx.Response(200, text='{"query_id":"1"}\n{"query_id":"2\u2028"}\n')
         return httpx.Response(200, json={"0": [1]})
 
-    with GatewayClient("http://gateway", transport=httpx.MockTransport(answer)) as client:
+    with Client("http://gateway", transport=httpx.MockTransport(answer)) as client:
         assert client.submissions("r") == ["coarse_map.json"]
         assert [line["query_id"] for line in client.predictions("r")] == ["1", "2\u2028"]
         client.download("r", "submissions/coarse_map.json", tmp_path / "mine.json")

@@ -1,0 +1,180 @@
+"""Takes a gallery that is uploaded: images, or a zip file of them, checked before they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+
+from gateway.errors import ApiError
+from shared import atomic_files
+from shared.datasets.folder import IMAGE_SUFFIXES
+from shared.errors import DatasetError, ItemError
+from shared.image_files import MAX_BYTES
+from shared.named_galleries import check_name, find_named
+from shared.reference_images import kind_of
+from shared.settings import Settings
+
+UPLOAD_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "examples": ["holidays"]},
+        "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "archive": {
+            "type": "string",
+            "format": "binary",
+            "description": "a zip file of images, instead of `images`",
+        },
+    },
+}
+_MOST_FILES = 100_000
+_MOST_PARTS = 10_000
+_SHOWN = 20
+
+
+class _Member(NamedTuple):
+    """One file that came: its name as given, its size as declared, and how to open it."""
+
+    name: str
+    size: int
+    open: Any
+
+
+async def receive_gallery(request: Request, settings: Settings) -> str:
+    """Keep the images of a form in XR_HOME/uploaded_galleries/<name>; returns the name.
+
+    All are kept or none. Raises: ApiError: says what is wrong with which file.
+    """
+    try:
+        async with request.form(max_files=_MOST_PARTS, max_fields=10) as form:
+            name, archive, images = form.get("name"), form.get("archive"), form.getlist("images")
+            if not isinstance(name, str):
+                raise ApiError(422, "invalid-request", "the form has no text field `name`")
+            _check_free(settings, name)
+            files = [one for one in images if isinstance(one, UploadFile)]
+            if isinstance(archive, UploadFile) == bool(files):
+                detail = "the form needs either `images` or a zip file in `archive`"
+                raise ApiError(422, "invalid-request", detail)
+            folder = settings.uploaded_galleries_folder / name
+            if isinstance(archive, UploadFile):
+                await asyncio.to_thread(_keep_archive, archive.file, folder, settings)
+            else:
+                members = [_member_of(file) for file in files]
+                await asyncio.to_thread(_keep, members, folder, settings)
+    except MultiPartException as error:
+        raise ApiError(422, "invalid-request", f"the form cannot be read: {error}") from error
+    return name
+
+
+def _check_free(settings: Settings, name: str) -> None:
+    try:
+        check_name(name)
+    except DatasetError as error:
+        raise ApiError(422, "invalid-name", str(error)) from error
+    if find_named(settings.named_galleries_folder, name) is not None:
+        detail = f"there is a gallery {name!r} already: choose another name"
+        raise ApiError(409, "name-taken", detail)
+    # What an upload left whose gallery was never created is nobody's.
+    shutil.rmtree(settings.uploaded_galleries_folder / name, ignore_errors=True)
+
+
+def _member_of(file: UploadFile) -> _Member:
+    def rewound() -> IO[bytes]:
+        file.file.seek(0)
+        return file.file
+
+    return _Member(file.filename or "", file.size or 0, rewound)
+
+
+def _keep_archive(file: IO[bytes], folder: Path, settings: Settings) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = [
+                _Member(info.filename, info.file_size, lambda info=info: archive.open(info))
+                for info in archive.infolist()
+                if not info.is_dir() and not _is_litter(info.filename)
+            ]
+            _keep(members, folder, settings)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        # encrypted, an unknown compression, cut off, a checksum that is wrong
+        detail = f"the archive cannot be read as a zip file: {error}"
+        raise ApiError(422, "invalid-archive", detail) from error
+
+
+def _is_litter(name: str) -> bool:
+    """What file managers leave in archives."""
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or (bool(parts) and parts[-1] in (".DS_Store", "Thumbs.db"))
+
+
+def _keep(members: list[_Member], folder: Path, settings: Settings) -> None:
+    if not members:
+        raise ApiError(422, "no-images", "there is no file to be kept")
+    if len(members) > _MOST_FILES:
+        raise ApiError(413, "too-many-files", f"{len(members)} files; at most {_MOST_FILES}")
+    limit_bytes = settings.max_upload_mb * 1_000_000
+    if sum(member.size for member in members) > limit_bytes:
+        raise ApiError(413, "upload-too-large", f"unpacked more than {settings.max_upload_mb} MB")
+    with atomic_files.building_folder(folder) as building:
+        refused = list(_keep_each(members, building, limit_bytes))
+        if refused:
+            raise ApiError(
+                422,
+                "no-images",
+                f"{len(refused)} of {len(members)} files are refused, so none was kept; "
+                f"the first: {refused[0]}",
+                refused=refused[:_SHOWN],
+            )
+
+
+def _keep_each(members: list[_Member], building: Path, limit_bytes: int) -> Iterator[str]:
+    """Write what is fine; yields what is wrong with the others. Sizes are counted, not believed."""
+    left = limit_bytes
+    for member in members:
+        try:
+            path = building / _safe_name(member.name)
+            with member.open() as source:
+                content = source.read(min(MAX_BYTES, left) + 1)
+            left -= len(content)
+            if left < 0:
+                raise ApiError(413, "upload-too-large", "more than is taken at once, unpacked")
+            if len(content) > MAX_BYTES:
+                raise ItemError(f"at most {MAX_BYTES} bytes are read")
+            kind = kind_of(content)
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                path = path.with_name(f"{path.name}.{kind.media_type.rpartition('/')[2]}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                raise ItemError("it comes twice")
+            path.write_bytes(content)
+        except ItemError as error:
+            yield f"{member.name!r}: {error}"
+        except OSError as error:
+            if error.errno is not None and not isinstance(
+                error, (FileExistsError, NotADirectoryError)
+            ):
+                raise
+            yield f"{member.name!r}: {error}"
+
+
+def _safe_name(name: str) -> PurePosixPath:
+    """The path within the gallery. Raises: ItemError: it leads elsewhere, or is no name."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    parts = path.parts
+    if not parts or path.is_absolute() or ".." in parts or ":" in parts[0]:
+        raise ItemError("its name leads out of the gallery")
+    if any(part.startswith(".") for part in parts):
+        raise ItemError("its name begins with a dot")
+    if len(name) > 500 or any(len(part.encode()) > 200 for part in parts):
+        raise ItemError("its name is too long")
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise ItemError("its name has control characters")
+    return path
