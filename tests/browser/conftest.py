@@ -80,8 +80,9 @@ def _run(client: Client, name: str, knobs: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)  # a busy machine is no failure
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
             executable_path=chromium(),
@@ -105,7 +106,11 @@ def page(stack: Stack, browser: Browser, complaints: list[str]) -> Iterator[Page
     opened = context.new_page()
     opened.on(
         "console",
-        lambda message: complaints.append(message.text) if message.type == "error" else None,
+        lambda message: (
+            complaints.append(f"{message.text} {message.location}")
+            if message.type == "error"
+            else None
+        ),
     )
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     yield opened

@@ -5,7 +5,8 @@ import { empty, field, h, replace, trouble } from "./dom.js";
 import { metricName, percent, when } from "./figures.js";
 
 export async function open(place, _parts, parameters, signal) {
-  const { runs } = await get("/v1/runs?state=finished&page_size=200", { signal });
+  const page = await get("/v1/runs?page_size=200", { signal });
+  const runs = page.runs.filter(({ state }) => state === "finished");
   if (runs.length < 2) {
     replace(place, h("h1", {}, "Compare"), empty("Two finished runs of one data set are needed.",
       h("p", {}, h("a", { href: "#/benchmarks" }, "Start a benchmark"), ", or compute a run anew under other knobs: ", h("code", {}, "xr runs replay RUN --top-k 10"))));
