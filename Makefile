@@ -97,6 +97,16 @@ bench-sweep: env ## how long a parameter study over all demo queries takes
 bench-similarity: env ## ranking beside the bare matrix product, embedding beside the bare model
 	$(BIN)/python -m tests.benchmarks.similarity
 
+BROWSER_STAMP := $(VENV)/.browser
+
+$(BROWSER_STAMP): requirements.lock pyproject.toml | env
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { echo "make test-browser: Chromium is missing: apt-get install chromium" >&2; exit 2; }
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --no-build-isolation -e '.[browser]'
+	touch $@
+
+test-browser: env $(BROWSER_STAMP) ## the web page in headless Chromium; screenshots in build/browser
+	XR_BROWSER_TESTS=1 $(BIN)/python -m pytest tests/browser
+
 VLLM_VENV := .venv-vllm
 
 env-vllm: $(VLLM_VENV)/.installed ## an environment of its own with vLLM for CPUs

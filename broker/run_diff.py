@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
+from broker.paired_metrics import PairedMetric, paired_metrics
 from broker.recorded_run import RecordedRun, open_recorded_run
 from broker.run_store import METRICS, PREDICTIONS, read_json
 from shared.datasets import Protocol, Query, canonical_name, load_dataset
 from shared.errors import ConfigurationError
-from shared.metrics import bootstrap_intervals, evaluate, first_hit_rank
+from shared.metrics import first_hit_rank
 from shared.settings import Settings
 
 _ENVIRONMENT = ("settings", "versions", "commit", "schema_version")
 """Entries of a manifest that say where a run was made rather than what it is."""
 
 Predictions = Mapping[str, Mapping[str, Any]]
-
-
-class PairedMetric(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric of the last stage in both runs, query by query.
-
-    Attributes:
-        difference: second minus first; `low` and `high` are its 95 % bounds, by drawing queries
-            (both runs' values of each) anew with replacement.
-        better, worse: queries on which the second run has more, or less.
-        p_sign: two-sided exact sign test of better against worse; 1 when no query differs.
-    """
-
-    first: float
-    second: float
-    difference: float
-    low: float
-    high: float
-    better: int
-    worse: int
-    p_sign: float
 
 
 class ChangedQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,20 +88,13 @@ def diff_runs(settings: Settings, first: str, second: str, k: int | None = None)
         manifest={name: both for name, both in differing.items() if not _is_environment(name)},
         environment={name: both for name, both in differing.items() if _is_environment(name)},
         metrics=_common_metrics(settings.runs_folder, runs),
-        paired=_paired(queries, benchmark.protocol, one, two),
+        paired=paired_metrics(queries, benchmark.protocol, _rankings(one), _rankings(two)),
         k=k,
         gained=gained,
         lost=lost,
         identical=not difference,
         first_difference=difference,
     )
-
-
-def sign_test(better: int, worse: int) -> float:
-    """Two-sided exact p of as uneven a split of better + worse fair coins, or a more uneven one."""
-    differing, fewer = better + worse, min(better, worse)
-    tail = sum(math.comb(differing, heads) for heads in range(fewer + 1))
-    return min(1.0, float(2 * tail / 2**differing))
 
 
 def _predictions(run: RecordedRun) -> dict[str, dict[str, Any]]:
@@ -167,44 +139,8 @@ def _common_metrics(
     return {name: (value, two[name]) for name, value in one.items() if name in two}
 
 
-def _paired(
-    queries: Sequence[Query], protocol: Protocol, one: Predictions, two: Predictions
-) -> dict[str, PairedMetric]:
-    scored = [query for query in queries if query.target_ids]
-    values = [[_of_one(query, protocol, run) for query in scored] for run in (one, two)]
-    if not scored or not values[0][0]:
-        return {}
-    names = list(values[0][0])
-    first, second = (
-        np.array([[of_query[name] for name in names] for of_query in of_run]) for of_run in values
-    )
-    bounds = bootstrap_intervals(second - first)
-    paired = {}
-    for column, name in enumerate(names):
-        differences = second[:, column] - first[:, column]
-        better, worse = int((differences > 0).sum()), int((differences < 0).sum())
-        means = [math.fsum(run[:, column].tolist()) / len(scored) for run in (first, second)]
-        paired[name] = PairedMetric(
-            first=means[0],
-            second=means[1],
-            difference=means[1] - means[0],
-            low=float(bounds[column, 0]),
-            high=float(bounds[column, 1]),
-            better=better,
-            worse=worse,
-            p_sign=sign_test(better, worse),
-        )
-    return paired
-
-
-def _of_one(query: Query, protocol: Protocol, run: Predictions) -> dict[str, float]:
-    """A query's metrics by the predictions of one run; those of subsets are not in them."""
-    plain = msgspec.structs.replace(protocol, subset_ks=(), hits_ks=())
-    ranking = run.get(query.query_id, {}).get("ranking")
-    metrics: dict[str, float] = evaluate({query.query_id: ranking}, [query], plain, resamples=0)[
-        "metrics"
-    ]
-    return metrics
+def _rankings(run: Predictions) -> dict[str, Any]:
+    return {query_id: line.get("ranking") for query_id, line in run.items()}
 
 
 def _changed(

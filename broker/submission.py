@@ -35,6 +35,7 @@ from broker.run_queries import (
     query_evidence,
     run_queries,
 )
+from broker.run_report import Gain, QueryReport, RunReport, StageReport, report_run
 from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING
 from broker.run_store import (
     MANIFEST,
@@ -52,6 +53,7 @@ from broker.run_store import (
 )
 from broker.run_studies import ReplayReport, SweepReport, replay_run, sweep_run
 from broker.serializer import MsgpackSerializer
+from broker.studies import Study, StudyName, StudyRow, study_names, study_run
 from broker.sweep import Fusion, Grid
 from shared.bus import keys
 from shared.bus.presence import read_heartbeat
@@ -65,15 +67,22 @@ from shared.settings import Settings
 
 __all__ = [
     "Fusion",
+    "Gain",
     "Grid",
     "Order",
     "QueryEvidence",
     "QueryRanks",
+    "QueryReport",
     "ReplayReport",
     "RunDiff",
     "RunQueries",
+    "RunReport",
     "RunRequest",
     "RunView",
+    "StageReport",
+    "Study",
+    "StudyName",
+    "StudyRow",
     "SweepReport",
     "benchmark_status",
     "cancel_benchmark",
@@ -85,9 +94,12 @@ __all__ = [
     "list_benchmarks",
     "query_evidence",
     "replay_run",
+    "report_run",
     "resume_benchmark",
     "run_files",
     "run_queries",
+    "study_names",
+    "study_run",
     "submit_benchmark",
     "sweep_run",
 ]

@@ -21,11 +21,14 @@ from gateway.middleware import BodyLimit, RequestCounts, RequestIds
 from gateway.ports import AgentBoard, Benchmarks, Galleries, Searches, Services
 from gateway.records import Problem
 from gateway.redis_client import blocking_redis
+from gateway.reports import RunReports
 from gateway.routes import (
     agents,
     benchmarks,
     galleries,
     health,
+    page,
+    reports,
     runs,
     search,
     system,
@@ -94,6 +97,7 @@ def create_app(
         benchmarks=running,
         board=agent_board or RedisAgentBoard(redis, settings),
         searches=searches,
+        reports=RunReports(settings),
         galleries=gallery_service or StoredGalleries(settings, of_broker),
         watches=watches,
         registry=registry,
@@ -101,7 +105,18 @@ def create_app(
         draining=draining,
     )
     install_error_handlers(app)
-    for resource in (health, benchmarks, runs, galleries, search, uploads, agents, system):
+    for resource in (
+        health,
+        benchmarks,
+        runs,
+        galleries,
+        search,
+        uploads,
+        agents,
+        system,
+        reports,
+        page,
+    ):
         app.include_router(resource.router)
     app.add_middleware(
         BodyLimit,

@@ -17,12 +17,14 @@ from gateway.commands import (
     benchmarks,
     datasets,
     demo,
+    doctor,
     index,
     keys,
     output,
     plan,
     runs,
     scale,
+    search,
     services,
     submission,
     sweep,
@@ -40,7 +42,6 @@ app = typer.Typer(
     epilog="Exit status: 0 done, 1 failed, 2 usage or configuration, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command()(demo.demo)
 app.command("demo-data")(demo.demo_data)
@@ -53,8 +54,10 @@ app.command()(benchmarks.bench)
 app.add_typer(runs.runs_app, name="runs")
 app.command()(sweep.sweep)
 app.command()(plan.plan)
+app.command()(search.search)
 app.command()(benchmarks.cancel)
 app.command()(agents.status)
+app.command()(doctor.doctor)
 app.add_typer(agents.dead_app, name="dead")
 app.add_typer(datasets.datasets_app, name="datasets")
 app.add_typer(index.index_app, name="index")

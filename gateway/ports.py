@@ -28,6 +28,7 @@ from gateway.records import (
     SearchRequest,
     SearchView,
 )
+from gateway.reports import RunReports
 from gateway.watches import RunWatches
 from shared.galleries import Gallery
 from shared.settings import Settings
@@ -158,6 +159,7 @@ class Services:
     benchmarks: Benchmarks
     board: AgentBoard
     searches: Searches
+    reports: RunReports
     galleries: Galleries
     watches: RunWatches
     registry: CollectorRegistry

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +13,8 @@ from gateway.commands import output
 from gateway.commands.knob_options import given, with_knobs
 from gateway.commands.options import GatewayOption, JsonOption, connect
 from gateway.records import BenchmarkView
-from shared.errors import PermanentError
+from shared.errors import ConfigurationError, PermanentError
+from shared.settings import load_settings
 
 
 class RunFailedError(PermanentError):
@@ -34,12 +37,18 @@ def bench(
         int, typer.Option(min=0, max=4, help="how many of that run's steps are taken over")
     ] = 0,
     wait: Annotated[bool, typer.Option(help="follow the run to its end")] = True,
+    embedded: Annotated[
+        bool,
+        typer.Option("--embedded", help="start all services here for this run, then stop them"),
+    ] = False,
     gateway: GatewayOption = None,
     as_json: JsonOption = False,
     **knobs: Any,
 ) -> None:
     """Run a benchmark: queue it, follow it, print its metrics."""
-    with connect(gateway) as client:
+    if embedded and (gateway or not wait):
+        raise ConfigurationError("--embedded starts a gateway of its own and waits for the run")
+    with _embedded() if embedded else nullcontext(gateway) as url, connect(url) as client:
         view = client.submit(
             dataset,
             split,
@@ -53,6 +62,17 @@ def bench(
         if wait:
             view = follow(client, view.id)
         print_run(view, as_json)
+
+
+@contextmanager
+def _embedded() -> Iterator[str]:
+    """All services as processes of this machine; yields the gateway's URL."""
+    from gateway.local_stack import LocalStack
+
+    with LocalStack(load_settings()) as stack:
+        with output.service_list() as shown:
+            stack.wait_ready(shown)
+        yield stack.gateway_url
 
 
 def follow(client: Client, benchmark_id: str) -> BenchmarkView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,6 +132,13 @@ def metrics_table(
         values = [percent(row[name], bounds.get(name)) if name in row else "-" for name in columns]
         table.add_row(method, *values)
     return table
+
+
+def wide_text(table: Table) -> str:
+    """A table at its full width, whatever the terminal's: a study has more columns than that."""
+    text = io.StringIO()
+    Console(file=text, width=10_000).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def percent(value: float, bounds: Sequence[float] | None = None) -> str:

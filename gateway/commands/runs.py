@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
 from rich.table import Table
 
-from broker.submission import RunDiff, diff_runs, replay_run
+from broker.submission import RunDiff, diff_runs, replay_run, report_run
 from gateway.client import GatewayError
 from gateway.commands import output
 from gateway.commands.benchmarks import follow, print_run
 from gateway.commands.knob_options import given, with_knobs
 from gateway.commands.options import GatewayOption, JsonOption, connect
 from gateway.records import TERMINAL_STATES
+from gateway.report.page import whole_page
+from gateway.report.pictures import inside
+from shared import atomic_files
 from shared.settings import load_settings
 
 runs_app = typer.Typer(help="Look at benchmark runs, and study them.", no_args_is_help=True)
@@ -116,6 +120,23 @@ def diff(
         output.print_json(msgspec.to_builtins(found))
         return
     _print_differences(found)
+
+
+@runs_app.command("report")
+def report(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(help="the HTML file to write")] = Path("report.html"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run's report as one HTML file that carries its pictures; needs no gateway."""
+    settings = load_settings()
+    found = report_run(settings, run)
+    if as_json:
+        output.print_json(msgspec.to_builtins(found))
+        return
+    pictures = inside(settings.galleries_folder, found.gallery)
+    atomic_files.write_bytes(out, whole_page(found, pictures).encode())
+    _say(f"report: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def _print_differences(found: RunDiff) -> None:

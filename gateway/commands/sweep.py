@@ -13,7 +13,6 @@ from typing import Annotated, Any, TypeVar, cast, get_args
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from broker.submission import Fusion, Grid, SweepReport, sweep_run
 from gateway.commands import output
 from gateway.commands.options import JsonOption
 from gateway.commands.runs import RunArgument
+from gateway.commands.studies import studies
 from shared import atomic_files
 from shared.errors import ConfigurationError
 from shared.settings import load_settings
@@ -43,12 +43,24 @@ def sweep(
     ] = "",
     top_k: Annotated[str, typer.Option(help="values of k' [default: the run's own]")] = "",
     rrf_k: Annotated[str, typer.Option(help="values of RRF's k [default: the run's own]")] = "",
+    study: Annotated[
+        str,
+        typer.Option(
+            help="instead of a grid, studies of the paper: all, or some of"
+            " rrf-k,text-weight,questions,top-k,leave-one-out,modality"
+        ),
+    ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="folder for sweep.csv, sweep.json and sweep.txt")
+        Path | None, typer.Option(help="folder for the tables, and the figures of studies")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Metrics of every combination of knobs, from one run's recorded answers; asks no model."""
+    if study:
+        if any((fusion, text_weight, num_questions, top_k, rrf_k)):
+            raise ConfigurationError("--study has values of its own: leave the grid's options out")
+        studies(run, study, out, as_json)
+        return
     grid = Grid(
         fusions=_values("--fusion", fusion, _fusion),
         text_weights=_values("--text-weight", text_weight, float),
@@ -114,11 +126,8 @@ def _table(report: SweepReport) -> Table:
 
 
 def _as_text(report: SweepReport) -> str:
-    """The table at its full width: a study has more columns than a terminal."""
-    text = io.StringIO()
-    Console(file=text, width=10_000).print(_table(report))
-    lines = (line.rstrip() for line in text.getvalue().splitlines())
-    return "\n".join([f"{report.run}, {report.queries} queries", "", *lines, ""])
+    table = output.wide_text(_table(report))
+    return f"{report.run}, {report.queries} queries\n\n{table}\n"
 
 
 def _values(option: str, given: str, kind: Callable[[str], Value]) -> tuple[Value, ...]:

@@ -23,9 +23,10 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from broker.paired_metrics import sign_test
 from broker.query_state import encode_state
 from broker.rq_worker import connect_sync
-from broker.run_diff import diff_runs, sign_test
+from broker.run_diff import diff_runs
 from broker.run_store import RunRequest, read_json, read_states, run_folder
 from broker.run_studies import replay_run, sweep_run
 from broker.submission import submit_benchmark

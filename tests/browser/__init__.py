@@ -1,0 +1,1 @@
+"""The web page in a real browser, against a running demo stack: `make test-browser`."""
