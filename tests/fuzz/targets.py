@@ -193,7 +193,7 @@ def write_database(home: Path) -> Sequence[Path]:
     (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "captions.jsonl").write_text('{"row":0,"caption":"a"}\n{"row":1}\n')
     for name in ("image_embeddings.npy", "caption_embeddings.npy"):
-        np.save(folder / name, np.ones((2, 3), np.float32))
+        np.save(folder / name, np.ones((2, 3), np.float16))
     return sorted(folder.iterdir())
 
 

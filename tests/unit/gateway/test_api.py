@@ -213,6 +213,7 @@ async def test_the_description_names_every_operation(api: Api) -> None:
         ("delete", run),
         ("post", f"{run}/resume"),
         ("get", f"{run}/predictions"),
+        ("get", f"{run}/report"),
         ("get", f"{run}/manifest"),
         ("get", f"{run}/metrics-table"),
         ("get", f"{run}/submissions"),
