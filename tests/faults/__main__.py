@@ -36,7 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(result)
         print(report.line(result), flush=True)
     if options.report or not options.cases:
-        written = page.write_section("cases", report.table(results, workplace, measured_on))
+        former = page.section("cases") if options.cases else ""
+        table = (
+            report.measured_again(former, results, workplace, measured_on)
+            if former
+            else report.table(results, workplace, measured_on)
+        )
+        written = page.write_section("cases", table)
         print(f"written to {written}", flush=True)
     failed = [result.case.name for result in results if result.outcome.problems]
     print(f"{len(results)} cases, {len(failed)} failed{': ' if failed else ''}{', '.join(failed)}")
@@ -48,7 +54,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", metavar="CASE", help="all when none is named")
     parser.add_argument("--seed", type=int, default=7, help="when and whom it hits (%(default)s)")
     parser.add_argument(
-        "--report", action="store_true", help="write docs/reliability.md after chosen cases, too"
+        "--report",
+        action="store_true",
+        help="after chosen cases, put their rows in docs/reliability.md in place of the old ones",
     )
     parser.add_argument("--list", action="store_true", help="the cases, and nothing else")
     parser.add_argument(

@@ -247,7 +247,7 @@ def _search_body(system: System, workplace: Workplace, number: int) -> dict[str,
     (gallery,) = [path.name for path in system.settings.galleries_folder.iterdir() if path.is_dir()]
     return {
         "gallery": gallery,
-        "reference_id": query.reference_id,
+        "reference_image_id": query.reference_id,
         "modification_text": query.modification_text,
         "knobs": task.knobs,
     }

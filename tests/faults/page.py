@@ -61,6 +61,12 @@ def write_section(name: str, text: str, page: Path = PAGE) -> Path:
     return page
 
 
+def section(name: str, page: Path = PAGE) -> str:
+    """What stands in a section now; empty where nothing was measured."""
+    found = _content(page.read_text(), name) if page.is_file() else ""
+    return "" if found == _EMPTY else found
+
+
 def _content(page: str, section: str) -> str:
     found = re.search(rf"<!-- {section} -->\n(.*?)\n<!-- /{section} -->", page, re.DOTALL)
     return found[1] if found else ""

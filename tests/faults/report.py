@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tests.faults.catalogue import Result
 from tests.faults.watched_run import RECOVERY_LIMIT_S
 from tests.faults.workplace import CALL_MS, WINDOW, Workplace
+
+_HELD = re.compile(r"\d+ of \d+ cases held(, \d+ skipped)?")
 
 
 def line(result: Result) -> str:
@@ -23,23 +26,48 @@ def line(result: Result) -> str:
 
 def table(results: Sequence[Result], workplace: Workplace, measured_on: str) -> str:
     """Markdown: what the table was measured on, and one row per case."""
-    held = sum(result.verdict == "held" for result in results)
-    skipped = sum(result.verdict == "skipped" for result in results)
+    rows = [_row(result) for result in results]
     head = [
         measured_on,
         "",
-        f"{held} of {len(results)} cases held{f', {skipped} skipped' if skipped else ''}. "
-        f"{workplace.task.queries} queries; {WINDOW} under way at a time unless a case needs more; "
-        f"{CALL_MS:g} ms per call of a stand-in model; settings as shipped unless a remark says "
-        f"otherwise; the undisturbed run took {workplace.reference.seconds:.1f} s. Recovery limit "
+        f"{_held(rows)}. {workplace.task.queries} queries; {WINDOW} under way at a time unless a "
+        f"case needs more; {CALL_MS:g} ms per call of a stand-in model; settings as shipped "
+        "unless a remark says otherwise; "
+        f"the undisturbed run took {workplace.reference.seconds:.1f} s. Recovery limit "
         f"{RECOVERY_LIMIT_S:g} s.",
         "",
         "| case | what is done | what must hold | attempted | recorded | lost | duplicated "
         "| recovery, s | | remarks |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    text = "\n".join([*head, *(_row(result) for result in results)])
+    text = "\n".join([*head, *rows])
     return text.replace(str(workplace.root), "…")  # no path of one machine on the page
+
+
+def measured_again(
+    former: str, results: Sequence[Result], workplace: Workplace, measured_on: str
+) -> str:
+    """A table with the rows of some cases replaced, and a line that says which and when.
+
+    Raises: ValueError: the former table lacks one of the cases.
+    """
+    lines = former.splitlines()
+    places = {line.split("|")[1].strip(" `"): at for at, line in enumerate(lines) if "| `" in line}
+    for result in results:
+        if result.case.name not in places:
+            raise ValueError(f"{result.case.name} is not in the table: measure all cases first")
+        lines[places[result.case.name]] = _row(result).replace(str(workplace.root), "…")
+    names = ", ".join(f"`{result.case.name}`" for result in results)
+    lines[2] = _HELD.sub(_held([lines[at] for at in places.values()]), lines[2])
+    lines[1:1] = ["", f"Measured again, the rest being as it was: {names} ({measured_on})."]
+    return "\n".join(lines)
+
+
+def _held(rows: Sequence[str]) -> str:
+    verdicts = [row.split(" | ")[8].strip("* ") for row in rows]
+    skipped = verdicts.count("skipped")
+    text = f"{verdicts.count('held')} of {len(rows)} cases held"
+    return f"{text}, {skipped} skipped" if skipped else text
 
 
 def _row(result: Result) -> str:

@@ -231,6 +231,24 @@ def test_a_row_says_what_was_wrong(tmp_path: Path) -> None:
     assert "| skipped | needs root |" in shown
 
 
+def test_a_case_measured_again_takes_the_place_of_its_row(tmp_path: Path) -> None:
+    def result(name: str, outcome: Outcome) -> Result:
+        return Result(Case(name, "do harm", SAME_BYTES, CASES["poison"].play), outcome, 9.0)
+
+    workplace = Workplace(tmp_path, tmp_path, THREE, seed=1)
+    workplace.reference = UNDISTURBED
+    failed = result("second", Outcome(3, 2, 1, None, (), ("torn",)))
+    former = report.table([result("first", Outcome(3, 3, 0, 4.0)), failed], workplace, "commit abc")
+    held = result("second", Outcome(3, 3, 0, 1.0))
+    again = report.measured_again(former, [held], workplace, "commit def")
+    assert "torn" not in again
+    assert "commit abc" in again
+    assert "2 of 2 cases held" in again
+    assert "Measured again, the rest being as it was: `second` (commit def)." in again
+    with pytest.raises(ValueError, match="third is not in the table"):
+        report.measured_again(former, [result("third", Outcome(3, 3, 0))], workplace, "commit def")
+
+
 def test_a_missed_target_is_shown_as_such() -> None:
     shown = table([Figure("rate", "3", ">= 4", False), Figure("depth", "7")])
     assert "| rate | 3 | >= 4 | **missed** |" in shown

@@ -134,5 +134,5 @@ async def test_two_builders_at_once_end_with_one_database_that_fits_together(
         if row != 3:
             assert caption is not None
             assert caption.startswith(f"image {row}, ")
-            expected = np.frombuffer(text_vector(caption), "<f4")
+            expected = np.frombuffer(text_vector(caption), "<f4").astype(np.float16)
             assert (database.caption_embeddings[row] == expected).all()
