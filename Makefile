@@ -143,7 +143,7 @@ fuzz: env ## every decoder for FUZZ_S seconds with a coverage-guided fuzzer
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_S)
 
 test-containers: env ## build the images and run the compose stack for real (needs a Docker engine; about ten minutes)
-	XR_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers --durations=5
+	XR_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers --durations=5 -o faulthandler_timeout=1800
 
 test-manifests: env ## render the manifests; validate them as Kubernetes, KEDA and checkov do
 	XR_TEST_MANIFESTS=1 $(BIN)/python -m pytest tests/manifests
