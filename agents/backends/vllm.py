@@ -39,9 +39,11 @@ from agents.backends.known_images import KnownImages
 from agents.backends.vllm_requests import engine_prompt, one_of, probabilities, tiling
 from agents.spending import spend
 from shared.errors import ConfigurationError, ItemError
+from shared.tasks import stop_tasks
 from shared.urgency import Urgency, urgency
 
 _REFUSALS = (ValueError, EngineGenerateError)
+_LOOK_INTERVAL_S = 1.0
 _DECODERS = 4
 """Threads that decode images; Pillow lets other threads run meanwhile."""
 
@@ -144,7 +146,8 @@ class VllmModel:
                 continue
             answered.append(place)
             asked.append(self._one(ids, prompts[place], sampling[place], urgent))
-        for place, output in zip(answered, self._loop.run(_all(asked)), strict=True):
+        outputs = self._loop.run(self._while_it_lives(_all(asked)))
+        for place, output in zip(answered, outputs, strict=True):
             answers[place] = output if isinstance(output, ItemError) else read(place, output)
         return answers
 
@@ -180,6 +183,19 @@ class VllmModel:
         return self._choice_ids[key]
 
     # --- in the engine's event loop ---------------------------------------------------------------
+
+    async def _while_it_lives(self, work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+        """The result of `work`. vLLM leaves those waiting who asked when its process was killed.
+
+        Raises: EngineDeadError: it was, as vLLM says of any later request.
+        """
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            await asyncio.wait([task], timeout=_LOOK_INTERVAL_S)
+            if not task.done() and self._engine.errored:
+                await stop_tasks([task])
+                raise self._engine.dead_error
+        return task.result()
 
     async def _one(
         self, token_ids: list[int], prompt: Prompt, sampling: SamplingParams, urgent: Urgency
