@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from pathlib import Path
 
 import msgspec
 
@@ -163,9 +164,7 @@ class StoredGalleries:
         if content and not shared:
             await asyncio.to_thread(self._remove, content, inventory)
         if named is not None and named.uploaded:
-            await asyncio.to_thread(
-                take_away, self._settings.uploaded_galleries_folder / named.name
-            )
+            await asyncio.to_thread(take_away, Path(named.dataset.removeprefix(FOLDER_PREFIX)))
 
     def open(self, key: str, caller: Caller) -> Gallery:
         """A gallery by its key or its name. Raises: ApiError: 404."""

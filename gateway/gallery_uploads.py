@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import uuid
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -48,10 +48,14 @@ class _Member(NamedTuple):
     open: Any
 
 
-async def receive_gallery(request: Request, settings: Settings) -> str:
-    """Keep the images of a form in XR_HOME/uploaded_galleries/<name>; returns the name.
+async def receive_gallery(request: Request, settings: Settings) -> tuple[str, Path]:
+    """Keep the images of a form in a new folder of XR_HOME/uploaded_galleries.
 
-    All are kept or none. Raises: ApiError: says what is wrong with which file.
+    The folder has a name of its own, so that two uploads at once under one name don't meet: the
+    name goes to who claims it first. All images are kept or none.
+
+    Returns: the gallery's name, and the folder.
+     Raises: ApiError: says what is wrong with which file.
     """
     try:
         async with request.form(max_files=_MOST_PARTS, max_fields=10) as form:
@@ -63,7 +67,7 @@ async def receive_gallery(request: Request, settings: Settings) -> str:
             if isinstance(archive, UploadFile) == bool(files):
                 detail = "the form needs either `images` or a zip file in `archive`"
                 raise ApiError(422, "invalid-request", detail)
-            folder = settings.uploaded_galleries_folder / name
+            folder = settings.uploaded_galleries_folder / uuid.uuid4().hex
             if isinstance(archive, UploadFile):
                 await asyncio.to_thread(_keep_archive, archive.file, folder, settings)
             else:
@@ -71,7 +75,7 @@ async def receive_gallery(request: Request, settings: Settings) -> str:
                 await asyncio.to_thread(_keep, members, folder, settings)
     except MultiPartException as error:
         raise ApiError(422, "invalid-request", f"the form cannot be read: {error}") from error
-    return name
+    return name, folder
 
 
 def _check_free(settings: Settings, name: str) -> None:
@@ -82,8 +86,6 @@ def _check_free(settings: Settings, name: str) -> None:
     if find_named(settings.named_galleries_folder, name) is not None:
         detail = f"there is a gallery {name!r} already: choose another name"
         raise ApiError(409, "name-taken", detail)
-    # What an upload left whose gallery was never created is nobody's.
-    shutil.rmtree(settings.uploaded_galleries_folder / name, ignore_errors=True)
 
 
 def _member_of(file: UploadFile) -> _Member:

@@ -17,6 +17,7 @@ from gateway.ports import ServicesDependency
 from gateway.records import GalleryImageList, GalleryList, GalleryRequest, GalleryView
 from shared.datasets.registry import FOLDER_PREFIX
 from shared.errors import DatasetError, ItemError
+from shared.image_database_cleanup import take_away
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
@@ -59,11 +60,14 @@ async def create_gallery(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        name = await receive_gallery(request, services.settings)
-        folder = services.settings.uploaded_galleries_folder / name
-        view = await services.galleries.create(
-            name, f"{FOLDER_PREFIX}{folder}", caller, idempotency_key, uploaded=True
-        )
+        name, folder = await receive_gallery(request, services.settings)
+        try:
+            view = await services.galleries.create(
+                name, f"{FOLDER_PREFIX}{folder}", caller, idempotency_key, uploaded=True
+            )
+        except BaseException:
+            await asyncio.to_thread(take_away, folder)
+            raise
     elif kind == "application/json":
         wanted = await _json_body(request)
         view = await services.galleries.create(

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +196,27 @@ async def test_images_and_archives_are_uploaded_as_galleries(api: Api) -> None:
     await api.work(answer.json()["benchmark_id"])
     page = await api.get("/v1/galleries/zipped/images")
     assert [image["image_id"] for image in page["images"]] == ["a/one.jpg", "a/two.jpg"]
+    assert len(uploaded(api)) == 2
     assert (await api.http.delete("/v1/galleries/zipped")).status_code == 204
-    assert not (api.settings.uploaded_galleries_folder / "zipped").exists()
+    assert [len(list(folder.iterdir())) for folder in uploaded(api)] == [3], "colours has its own"
+
+
+def uploaded(api: Api) -> list[Path]:
+    """The folders of uploaded galleries that are kept."""
+    folder = api.settings.uploaded_galleries_folder
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+async def test_of_two_uploads_under_one_name_one_is_kept_whole(api: Api) -> None:
+    def upload(*colours: str) -> Awaitable[httpx.Response]:
+        files = [("images", (f"{name}.png", picture(name))) for name in colours]
+        return api.http.post("/v1/galleries", data={"name": "mine"}, files=files)
+
+    one, two = await asyncio.gather(upload("red", "green"), upload("blue"))
+    assert sorted([one.status_code, two.status_code]) == [202, 409]
+    (folder,) = uploaded(api)
+    kept = ["green.png", "red.png"] if one.status_code == 202 else ["blue.png"]
+    assert sorted(path.name for path in folder.iterdir()) == kept
 
 
 async def test_a_stream_has_the_coarse_ranking_first(api: Api) -> None:
@@ -288,7 +307,7 @@ async def test_uploads_that_are_no_gallery_leave_nothing(
     answer = await api.http.post("/v1/galleries", data={"name": "bad"}, files=form)
     assert answer.status_code == status, answer.text
     assert words in answer.json()["detail"]
-    assert not (api.settings.uploaded_galleries_folder / "bad").exists()
+    assert uploaded(api) == []
     assert not list(api.settings.home.rglob("evil*"))
 
 
@@ -305,7 +324,7 @@ async def test_bombs_are_refused_before_they_are_unpacked(api: Api, tmp_path: Pa
         "/v1/galleries", data={"name": "bomb"}, files={"archive": ("b.zip", archive.getvalue())}
     )
     assert answer.status_code == 422
-    assert not (api.settings.uploaded_galleries_folder / "bomb").exists()
+    assert uploaded(api) == []
 
 
 @pytest.mark.parametrize("folder", ["../../etc", "/etc", "http://example.org/x", "file:///etc"])
