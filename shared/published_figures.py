@@ -1,7 +1,8 @@
 """What the paper reports for its method, to be shown beside one's own figures.
 
-Source: XR, arXiv 2601.14245; InternVL3-8B, k' = 100, |Q| = 3, RRF k = 60. It evaluates FashionIQ on
-val, CIRR on test1 and CIRCO on test, so figures of another split are a hint, not a comparison.
+Source: XR, arXiv 2601.14245; InternVL3-8B, k' = 100, |Q| = 3, RRF k = 60. The splits are
+those that the field reports on (FashionIQ val, CIRR test1, CIRCO test); they were not read off the
+paper's tables. Figures of another split are a hint, not a comparison.
 """
 
 from __future__ import annotations
