@@ -40,6 +40,7 @@ class ComposeStack:
             **{name: value for name, value in os.environ.items() if name != "COMPOSE_PROFILES"},
             "XR_GATEWAY_PORT": str(port),
             "XR_DATA": str(data),
+            "XR_ANSWER_CACHE": "off",  # every run has to be answered by the models
             # the same build works on engines without BuildKit
             "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0"),
         }

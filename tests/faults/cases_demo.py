@@ -31,6 +31,7 @@ def demo_checkpoints(workplace: Workplace, name: str) -> Outcome:
         "XR_DATA_ROOT": str(folder / "data"),
         "XR_WINDOW": "8",
         "XR_MAX_BATCH": "4",
+        "XR_ANSWER_CACHE": "off",  # the undisturbed run's answers would be found there
     }
     with System(folder / "home", given) as system:
         reference = workplace.undisturbed(system, _TASK)
