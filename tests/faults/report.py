@@ -9,7 +9,7 @@ from tests.faults.catalogue import Result
 from tests.faults.watched_run import RECOVERY_LIMIT_S
 from tests.faults.workplace import CALL_MS, WINDOW, Workplace
 
-_HELD = re.compile(r"\d+ of \d+ cases held(, \d+ skipped)?")
+_HELD = re.compile(r"^\d+ of \d+ cases held(, \d+ skipped)?")
 
 
 def line(result: Result) -> str:
@@ -58,7 +58,8 @@ def measured_again(
             raise ValueError(f"{result.case.name} is not in the table: measure all cases first")
         lines[places[result.case.name]] = _row(result).replace(str(workplace.root), "…")
     names = ", ".join(f"`{result.case.name}`" for result in results)
-    lines[2] = _HELD.sub(_held([lines[at] for at in places.values()]), lines[2])
+    held = _held([lines[at] for at in places.values()])
+    lines = [_HELD.sub(held, line) for line in lines]
     lines[1:1] = ["", f"Measured again, the rest being as it was: {names} ({measured_on})."]
     return "\n".join(lines)
 

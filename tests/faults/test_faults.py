@@ -245,6 +245,9 @@ def test_a_case_measured_again_takes_the_place_of_its_row(tmp_path: Path) -> Non
     assert "commit abc" in again
     assert "2 of 2 cases held" in again
     assert "Measured again, the rest being as it was: `second` (commit def)." in again
+    once_more = report.measured_again(again, [failed], workplace, "commit ghi")
+    assert "1 of 2 cases held" in once_more
+    assert "2 of 2 cases held" not in once_more
     with pytest.raises(ValueError, match="third is not in the table"):
         report.measured_again(former, [result("third", Outcome(3, 3, 0))], workplace, "commit def")
 
