@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ from broker.run_guards import (
     until_cancelled,
 )
 from broker.run_lease import LeaseLostError, RunLease
+from broker.run_log import log_into
 from broker.run_results import RunQuestions, write_results
 from broker.run_status import (
     CANCELLED,
@@ -49,7 +50,6 @@ from broker.run_status import (
     say_failed,
 )
 from broker.run_store import (
-    LOG,
     MANIFEST,
     STATUS,
     RunStore,
@@ -152,7 +152,7 @@ class _Run:
         )
 
     async def to_its_end(self, until_told_to_stop: Coroutine[Any, Any, None]) -> dict[str, Any]:
-        with _log_into(self._store, self._settings.log_level):
+        with log_into(self._store.folder, self._settings.log_level):
             try:
                 return await self._to_its_end(until_told_to_stop)
             finally:
@@ -425,23 +425,3 @@ class _Run:
         while True:
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
             await self._status.publish(RUNNING)
-
-
-@contextlib.contextmanager
-def _log_into(store: RunStore, level: str) -> Iterator[None]:
-    """Whatever is logged meanwhile also goes into the run's log.txt."""
-    try:
-        handler = logging.FileHandler(store.folder / LOG, encoding="utf-8")
-    except OSError as error:
-        logger.error("%s cannot be written: %s", store.folder / LOG, error)
-        yield
-        return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.setLevel(level.upper())
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()

@@ -26,10 +26,10 @@ import numpy as np
 from broker.manifest import commit, versions
 from broker.run_status import FINISHED
 from broker.submission import RunRequest, benchmark_status, connect_sync, submit_benchmark
-from shared import atomic_files
 from shared.contracts.skills import Caption, Vector
 from shared.galleries import Gallery, open_gallery
 from shared.image_database_writer import ImageDatabaseWriter
+from tests.benchmarks.figures_file import add_output_options, write_figures
 from tests.benchmarks.meters import anonymous_memory_mb, children_of, is_alive, peak_memory_mb
 from tests.benchmarks.stack import ROOT, Stack, temporary_folder
 from tests.benchmarks.workplace import DATASET, DIMENSIONS, SPLIT, write_pictures
@@ -92,9 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             builds.append(measure_build(stack, size))
             agents.append(measure_ready_agent(stack, size))
     print(table(builds, agents))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(options.output, _report(builds, agents))
-    print(f"written to {options.output}")
+    write_figures(options.output, _report(builds, agents))
     met = agents[-1].ready_s <= MOST_SECONDS_TO_READY
     met = met and bytes_per_image(builds) <= MOST_BYTES_PER_IMAGE
     return 1 if options.strict and not met else 0
@@ -237,13 +235,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=SIZES, help="galleries, in images (%(default)s)"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(f".xr/benchmarks/image-database-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"),
-        help="where the figures go, with what they were measured on",
-    )
-    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    add_output_options(parser, "image-database")
     options = parser.parse_args(arguments)
     options.sizes = sorted(options.sizes)
     if options.sizes[0] < 100:

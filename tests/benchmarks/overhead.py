@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.manifest import commit, versions
-from shared import atomic_files
+from tests.benchmarks.figures_file import add_output_options, write_figures
 from tests.benchmarks.report import SizeCost, Verdict, judge, table
 from tests.benchmarks.runs import CANDIDATES, QUESTIONS, idle_cost, measure_run
 from tests.benchmarks.stack import Stack, temporary_folder
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         costs.append(measure_size(size, options.queries, options.few, _given_settings(options)))
     verdicts = judge(costs)
     print(table(costs, verdicts))
-    atomic_files.write_json(_made(options.output), _report(options, costs, verdicts))
-    print(f"written to {options.output}")
+    write_figures(options.output, _report(options, costs, verdicts))
     return 1 if options.strict and not all(verdict.met for verdict in verdicts) else 0
 
 
@@ -82,13 +81,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--window", type=int, help="queries in flight (the setting's default)")
     parser.add_argument("--verify-chunk", type=int, help="candidates per message (likewise)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(f".xr/benchmarks/overhead-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"),
-        help="where the figures go, with what they were measured on",
-    )
-    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    add_output_options(parser, "overhead")
     options = parser.parse_args(arguments)
     if not 0 < options.few < options.queries:
         parser.error(f"--few {options.few} must lie between 0 and --queries {options.queries}")
@@ -121,11 +114,6 @@ def _report(
         "sizes": [json.loads(json.dumps(asdict(cost))) for cost in costs],
         "targets": [asdict(verdict) for verdict in verdicts],
     }
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 if __name__ == "__main__":

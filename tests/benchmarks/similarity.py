@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.manifest import commit, versions
-from shared import atomic_files
+from tests.benchmarks.figures_file import add_output_options, write_figures
 from tests.benchmarks.ranking_cases import write_matrices
 from tests.benchmarks.stack import ROOT
 
@@ -60,9 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report["embedding"] = _child("embedding_case", str(options.images))
     lines, met = table(report)
     print("\n".join(lines))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(options.output, report)
-    print(f"written to {options.output}")
+    write_figures(options.output, report)
     return 1 if options.strict and not met else 0
 
 
@@ -150,13 +148,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=20_000, help="embedded by the small model")
     parser.add_argument("--ranking-only", action="store_true")
     parser.add_argument("--scratch", type=Path, help="where the galleries are written")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(f".xr/benchmarks/similarity-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"),
-        help="where the figures go, with what they were measured on",
-    )
-    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+    add_output_options(parser, "similarity")
     return parser.parse_args(arguments)
 
 

@@ -27,9 +27,9 @@ from broker.run_studies import replay_run
 from broker.submission import RunRequest, benchmark_status, connect_sync, submit_benchmark
 from broker.sweep import Grid, combinations
 from gateway.commands.demo import DATASET, SPLIT, write_demo_data
-from shared import atomic_files
 from shared.knobs import from_mapping, to_mapping
 from shared.settings import Settings
+from tests.benchmarks.figures_file import add_output_options, write_figures
 from tests.benchmarks.stack import ROOT, Stack, temporary_folder
 
 GRID = Grid(
@@ -73,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
     met = study.seconds <= MOST_SECONDS
     print(_table(study, met, len(drawn), len(differing)))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.write_json(options.output, _report(study, drawn, differing))
-    print(f"written to {options.output}")
+    write_figures(options.output, _report(study, drawn, differing))
     return 1 if differing or (options.strict and not met) else 0
 
 
@@ -182,13 +180,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="combinations that are also replayed one by one, drawn by the seed (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=7, help="of the demo data (%(default)s)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(f".xr/benchmarks/sweep-{datetime.datetime.now():%Y%m%d-%H%M%S}.json"),
-        help="where the figures go, with what they were measured on",
-    )
-    parser.add_argument("--strict", action="store_true", help="exit 1 when the target is missed")
+    add_output_options(parser, "sweep")
     options = parser.parse_args(arguments)
     if not 0 <= options.replays <= len(combinations(from_mapping(KNOBS), GRID)):
         parser.error(f"--replays {options.replays}: there are not so many combinations")

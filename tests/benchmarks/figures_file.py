@@ -1,0 +1,29 @@
+"""Where a benchmark's figures go: the options of all of them, and the file."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+from typing import Any
+
+from shared import atomic_files
+
+
+def add_output_options(parser: argparse.ArgumentParser, benchmark: str) -> None:
+    """`--output`, by default a file of its own per run, and `--strict`."""
+    now = datetime.datetime.now()
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(f".xr/benchmarks/{benchmark}-{now:%Y%m%d-%H%M%S}.json"),
+        help="where the figures go, with what they were measured on",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+
+
+def write_figures(path: Path, figures: dict[str, Any]) -> None:
+    """The figures as JSON; says where they are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.write_json(path, figures)
+    print(f"written to {path}")
