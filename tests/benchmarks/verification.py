@@ -29,7 +29,9 @@ from vllm.sampling_params import RequestOutputKind
 from agents.backends.answer_cache import DiskAnswers
 from agents.backends.cached_model import CachedModel
 from agents.backends.contract import ImageFile, LanguageModel, Prompt
+from agents.backends.images import read_image
 from agents.backends.vllm import VllmModel
+from agents.backends.vllm_requests import engine_prompt
 from agents.prompting import PromptSet, load_prompts
 from agents.question.skills import QuestionAgent
 from agents.skill_prompts import verify_caption_prompt, verify_image_prompt
@@ -144,8 +146,9 @@ def ask_naively(model: VllmModel, world: World, query: QueryState, rows: Sequenc
 
         async def one(token_ids: list[int], seen: tuple[ImageFile, ...]) -> None:
             async with budget:
-                pixels = await model._decoded(seen) if seen else None
-                await model._forward(token_ids, seen, pixels, sampling, Urgency.BENCHMARK)
+                pixels = [await asyncio.to_thread(read_image, image) for image in seen]
+                asked = engine_prompt(token_ids, [image.sha256 for image in seen], pixels)
+                await model._forward(asked, sampling, Urgency.BENCHMARK)
 
         await asyncio.gather(*map(one, ids, images))
 
