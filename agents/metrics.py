@@ -28,6 +28,7 @@ _COUNTERS = {
     "late": ("late", "Answers not recorded, as somebody else had taken the message over."),
     "handed_back": ("handed_back", "Messages let go of unanswered when stopping."),
     "too_new": ("too_new", "Times a message was left to workers of a newer schema version."),
+    "left": ("left", "Times a message was left to the worker that has seen its images."),
 }
 
 

@@ -138,26 +138,36 @@ class AgentsClient:
         await stop_tasks(self._tasks)
         self._abandon(AgentsUnreachableError("the connection to the agents was closed"))
 
-    async def ask(self, query_id: str, step: str, part: str, body: Request) -> Result:
+    async def ask(
+        self, query_id: str, step: str, part: str, body: Request, *, prefers: str = ""
+    ) -> Result:
         """The answer to `body`.
 
         The message id is "{job_id}/{epoch}/{query_id}/{step}/{part}": whoever asks the same thing
         again asks under the same id.
 
+        Args:
+            prefers: the consumer that others leave the request to while it lives.
         Raises:
             ItemError: the agent says that asking again will not help.
             TransientError: no answer, or only retryable failures, after all attempts.
             ValueError: this very request is under way already.
         """
         patience_s = self._settings.ask_timeout_s * self._settings.ask_attempts
-        return await self._ask(2 * patience_s, query_id, step, part, body)
+        return await self._ask(2 * patience_s, query_id, step, part, body, prefers)
 
     def within(self, expires_after_s: float) -> Ask:
         """`ask` for somebody who waits so long and no longer: agents then leave it unworked."""
         return functools.partial(self._ask, expires_after_s)
 
     async def _ask(
-        self, expires_after_s: float, query_id: str, step: str, part: str, body: Request
+        self,
+        expires_after_s: float,
+        query_id: str,
+        step: str,
+        part: str,
+        body: Request,
+        prefers: str = "",
     ) -> Result:
         if self._broken is not None:
             raise AgentsUnreachableError(f"the connection to the agents broke: {self._broken}")
@@ -173,6 +183,7 @@ class AgentsClient:
                 body=body,
                 expires_after_s=expires_after_s,
                 traceparent=tracing.traceparent() or msgspec.UNSET,
+                prefers=prefers or msgspec.UNSET,
             )
             return await self._answer_to(request)
 

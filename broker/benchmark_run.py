@@ -26,6 +26,7 @@ from broker.manifest import BINDING, commit, describe_run, versions
 from broker.query_state import QueryState
 from broker.query_window import run_queries
 from broker.restoring import answers_of, check_surroundings, restored
+from broker.routing import Routing
 from broker.run_costs import RunCosts, Spent, costs_line
 from broker.run_guards import (
     CancelledRun,
@@ -256,9 +257,12 @@ class _Run:
                 {"key": database.key, "failed_rows": len(database.failures)},
             )
             ask: Ask = agents.ask
+            if settings.route_images:
+                content = gallery.listing
+                ask = Routing(agents.ask, self._bus.live_agents, lambda row: content[row].sha256)
             if recorded is not None:
                 check_surroundings(recorded, request.skip_stages, manifest)
-                ask = answers_of(recorded, request.skip_stages, agents.ask)
+                ask = answers_of(recorded, request.skip_stages, ask)
             self._store.keep_manifest(manifest, BINDING)
             self._keep_prompts(prompt_digests(identities))
             if request.index_only:

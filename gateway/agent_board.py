@@ -36,6 +36,7 @@ _COUNTS = {
     "late": "late",
     "handed_back": "handed_back",
     "too_new": "too_new",
+    "left": "left",
 }
 """Name of a count -> the heartbeat's field."""
 

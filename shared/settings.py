@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         cors_origins: origins whose pages may use the API, with commas between; empty = none.
         window: queries in flight per coordinator.
         verify_chunk: candidates per verification message.
+        route_images: with several question workers, each is asked about images of its own.
         ask_timeout_s: after this long without an answer the coordinator asks again.
         ask_attempts: how often it asks before the query is recorded as failed.
         queue_limit: messages one stream may hold; senders wait beyond it.
@@ -90,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: str = ""
     window: int = 32
     verify_chunk: int = 25
+    route_images: bool = True
     ask_timeout_s: float = 120.0
     ask_attempts: int = 5
     queue_limit: int = 10_000

@@ -14,6 +14,7 @@ INTERACTIVE = 1
 """The number of the stream hi."""
 _SET_ASIDE_KEPT = 10_000
 _LONG_LAPSED_MS = 24 * 3600 * 1000
+_NEVER_MS = 2**52
 
 
 class Claim(NamedTuple):
@@ -126,18 +127,22 @@ class Claims:
             for entry_id, fields in entries
         ]
 
-    async def rescue(self, most: int, reads_version: int) -> Taken | None:
+    async def rescue(self, most: int, reads_version: int, *, lapsed: bool = True) -> Taken | None:
         """Take over messages nobody holds any more.
 
         Those that were handed back untried come together, at most `most`; a suspect, whose lease
-        has lapsed, comes alone. Messages shelved for readers of `reads_version` come first.
+        has lapsed, comes alone. What others have left to us, and messages shelved for readers of
+        `reads_version`, come first.
+
+        Args:
+            lapsed: false = only what lies on such a shelf.
         """
         found = await scripts.RESCUE(
             self._redis,
             self._streams,
             [
-                *(*self._us, self._lease_ms, keys.CANCEL_PREFIX),
-                *(most, reads_version, keys.SHELF_PREFIX),
+                *(*self._us, self._lease_ms if lapsed else _NEVER_MS, keys.CANCEL_PREFIX),
+                *(most, reads_version, keys.SHELF_PREFIX, keys.preferred_shelf(self._consumer)),
             ],
         )
         if not found:
@@ -156,6 +161,22 @@ class Claims:
         Older workers look at them again when a lease's time has passed.
         """
         return await self._give(claims, keys.shelf(version), 0)
+
+    async def leave(self, preferred: Sequence[tuple[Claim, str]], most: int) -> list[Claim]:
+        """Leave each claim to the consumer beside it, if that lives and fewer than `most` wait for
+        it; returns those that are no longer ours."""
+        named = [part for c, consumer in preferred for part in (c.stream, c.entry_id, consumer)]
+        places = await scripts.LEAVE(
+            self._redis,
+            self._streams,
+            [*self._us, keys.heartbeat(""), keys.PREFERRED_PREFIX, most, *named],
+        )
+        return [preferred[place - 1][0] for place in places]
+
+    async def release_shelf(self) -> None:
+        """What others have left to us is anybody's now."""
+        arguments = (keys.preferred_shelf(self._consumer), keys.HANDED_BACK, _LONG_LAPSED_MS)
+        await scripts.RELEASE(self._redis, self._streams, [keys.GROUP, *arguments])
 
     async def _give(self, claims: Sequence[Claim], keeper: str, idle_ms: int) -> int:
         named = [part for c in claims for part in (c.stream, c.entry_id, c.deliveries)]

@@ -27,6 +27,7 @@ from shared.bus.connection import (
 )
 from shared.bus.gathering import Gathering
 from shared.bus.lanes import Lanes
+from shared.bus.preferences import Preferences
 from shared.bus.presence import HEARTBEAT_INTERVAL_S, presence_of, show, vanish
 from shared.bus.reading import has_expired, read_request
 from shared.bus.replying import failure_for_unreadable, reply_bytes
@@ -44,6 +45,7 @@ _FORGET_INTERVAL_S = 60.0
 _REPLY_KEPT_S = 3600
 _NEWER_KEPT_S = 600.0
 _INTERACTIVE_POLL_S = 0.01
+_SHELF_POLL_S = 0.02
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class Consumer:
         late: answers not recorded because somebody else had taken the message over.
         handed_back: messages let go of when stopping.
         too_new: times a message was left to a newer worker.
+        left: times a message was left to the worker it prefers.
         in_flight: messages in hand.
         work: batches, their size and their time.
         redis_is_away: whether Redis didn't answer when last asked.
@@ -129,6 +132,7 @@ class Consumer:
         self._claims = Claims(
             redis, agent, self.name, lease_s=lease_s, reply_expiry_s=_REPLY_KEPT_S
         )
+        self._preferences = Preferences(self._claims, self.name)
         self._gathering = Gathering(
             self._claims,
             max_batch,
@@ -146,6 +150,10 @@ class Consumer:
     @property
     def in_flight(self) -> int:
         return len(self._in_hand)
+
+    @property
+    def left(self) -> int:
+        return self._preferences.left
 
     def stop(self) -> None:
         """Drain: take nothing new, finish the batch in hand, let `run` return."""
@@ -186,6 +194,7 @@ class Consumer:
                 else:
                     if self._outage.over():  # give others, too, the time to renew their leases
                         self._rescue_at_s = time.monotonic() + self._lease_s
+            await self._patiently(self._claims.release_shelf)
             if self._lanes is not None:
                 await self._lanes.drain()
         finally:
@@ -205,7 +214,7 @@ class Consumer:
         if left:
             await self._hold(left)
         if self._stopping_since_s is None:
-            await self._hold(await self._gathering.gather(may_block=left is None))
+            await self._hold(await self._gather(self.max_batch, may_block=left is None))
 
     async def _serve_beside(self, lanes: Lanes) -> None:
         """Start work on what is there, beside what is under way."""
@@ -223,19 +232,26 @@ class Consumer:
         elif left:
             self._start_each(lanes, left)
         elif self._stopping_since_s is None:
-            taken = await self._gathering.gather(may_block=True, most=lanes.free)
-            self._start_each(lanes, taken)
+            self._start_each(lanes, await self._gather(lanes.free, may_block=True))
 
     def _start_each(self, lanes: Lanes, taken: Taken) -> None:
         self._hold_on_to(taken)
         for claim in taken.claims:
             lanes.start(self._hold(taken._replace(claims=[claim])))
 
+    async def _gather(self, most: int, *, may_block: bool) -> Taken:
+        """New messages that are for us. What others leave to us wakes nobody: it is looked for."""
+        block_s = _SHELF_POLL_S if self._preferences.lately else None
+        taken = await self._gathering.gather(may_block=may_block, most=most, block_s=block_s)
+        return await self._preferences.leave(taken)
+
     async def _next_left(self, most: int) -> Taken | None:
         """Messages that nobody holds any more: handed back ones, at most `most`, or one suspect."""
         now = time.monotonic()
         if now < self._rescue_at_s:
-            return None
+            if not self._preferences.lately:
+                return None
+            return await self._claims.rescue(most, self._reads_version, lapsed=False)
         if now >= self._forget_at_s:
             await self._claims.forget_consumers(max(_FORGET_INTERVAL_S, 10 * self._lease_s))
             self._forget_at_s = now + _FORGET_INTERVAL_S
@@ -386,7 +402,8 @@ class Consumer:
                     await self._claims.renew(list(self._in_hand.values()))
                 now = time.monotonic()
                 if now >= heartbeat_at_s:
-                    await show(self._redis, presence_of(self, self._is_ready()))
+                    ready = self._is_ready() and self._stopping_since_s is None
+                    await show(self._redis, presence_of(self, ready))
                     heartbeat_at_s = now + HEARTBEAT_INTERVAL_S
                 self.redis_is_away = False
             except RedisError as error:
@@ -400,6 +417,7 @@ class Consumer:
 
     async def _sign_off(self) -> None:
         await vanish(self._redis, self.name)
+        await self._claims.release_shelf()
         await self._claims.forget_us()
 
     async def _recover(self, error: RedisError) -> None:

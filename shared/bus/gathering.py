@@ -23,12 +23,17 @@ class Gathering:
         self._max_batch, self._max_wait_s, self._block_s = max_batch, max_wait_s, block_s
         self._quiet = False  # messages come one by one: it pays to block first, and not to wait
 
-    async def gather(self, *, may_block: bool, most: int | None = None) -> Taken:
+    async def gather(
+        self, *, may_block: bool, most: int | None = None, block_s: float | None = None
+    ) -> Taken:
         """As many messages as wait, at most `most` (by default `max_batch`); interactive ones by
         themselves, at once.
 
         Polls instead of blocking for milliseconds: on an idle server a short block takes as long as
         the server's timer.
+
+        Args:
+            block_s: wait so long for a first message, if that is shorter than usual.
         """
         most = self._max_batch if most is None else most
         taken = Taken([], set(), 0)
@@ -38,7 +43,8 @@ class Gathering:
         if not taken.claims:
             claims: list[Claim] = []
             if may_block:
-                claims = await self._claims.wait(self._block_s)
+                usual_s = self._block_s
+                claims = await self._claims.wait(min(block_s or usual_s, usual_s))
             if not claims:
                 return taken
             taken = Taken(claims, set(), 0)

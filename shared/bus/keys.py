@@ -27,6 +27,8 @@ HANDED_BACK = "handed-back"
 """The consumer, in name only, of messages that a stopping process let go of."""
 SHELF_PREFIX = "newer:"
 """newer:<version> holds, in name only, what waits for a worker that reads that schema version."""
+PREFERRED_PREFIX = "for:"
+"""for:<consumer> holds, in name only, what others have left to that consumer."""
 AGENTS = "xr:agents"
 PARKED_REPLIES = "xr:parked-replies"
 CANCEL_PREFIX = "xr:cancel:"
@@ -56,6 +58,10 @@ def reply(who: str) -> str:
 
 def shelf(version: int) -> str:
     return f"{SHELF_PREFIX}{version}"
+
+
+def preferred_shelf(consumer: str) -> str:
+    return f"{PREFERRED_PREFIX}{consumer}"
 
 
 def cancel(job_id: str) -> str:

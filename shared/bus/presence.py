@@ -45,6 +45,9 @@ class Consuming(Protocol):
     @property
     def in_flight(self) -> int: ...
 
+    @property
+    def left(self) -> int: ...
+
 
 def presence_of(consumer: Consuming, ready: bool) -> LiveAgent:
     """The consumer's heartbeat as of now."""
@@ -70,6 +73,7 @@ def presence_of(consumer: Consuming, ready: bool) -> LiveAgent:
         late=consumer.late,
         handed_back=consumer.handed_back,
         too_new=consumer.too_new,
+        left=consumer.left,
         caches=dict(consumer.caches()),
     )
 

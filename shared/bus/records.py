@@ -56,8 +56,8 @@ class LiveAgent(msgspec.Struct, frozen=True, kw_only=True):
         ready: whether a real item passed through the model lately.
         busy_share: of the last half minute, in [0, 1].
         batch_fill: messages per batch of the last half minute, as a share of `max_batch`.
-        redelivered, retried, dead_lettered, parked, late, handed_back, too_new: counts since its
-            start, see `Consumer`.
+        redelivered, retried, dead_lettered, parked, late, handed_back, too_new, left: counts since
+            its start, see `Consumer`.
         caches: name -> (hits, misses) of its process since the start.
     Programs of other versions read this: new fields have defaults.
     """
@@ -82,4 +82,5 @@ class LiveAgent(msgspec.Struct, frozen=True, kw_only=True):
     late: int = 0
     handed_back: int = 0
     too_new: int = 0
+    left: int = 0
     caches: dict[str, tuple[int, int]] = {}

@@ -143,11 +143,14 @@ RESCUE = Script(
     + _FIELDS
     + """
 -- ARGV: group, consumer, lease in ms, prefix of cancel keys, most, newest version read, prefix of
--- shelves. Takes over what its consumer no longer holds: as many as asked of those that were handed
--- back untried (delivery count 0), or else one suspect alone, whose lease has lapsed.
+-- shelves, our own shelf. Takes over what its consumer no longer holds: as many as asked of those
+-- that were left or handed back untried (delivery count 0), or else one suspect alone, whose lease
+-- has lapsed.
 -- Returns {entries: stream number, id, message, job id, deliveries each; ids of the cancelled among
 -- the jobs; the time in ms} or false.
 local function free(stream)
+  local left = redis.call('XPENDING', stream, ARGV[1], '-', '+', ARGV[5], ARGV[8])
+  if #left > 0 then return left, 0 end
   for version = 2, tonumber(ARGV[6]) do
     local shelf = ARGV[7] .. version
     local found = redis.call('XPENDING', stream, ARGV[1], '-', '+', ARGV[5], shelf)
@@ -241,6 +244,38 @@ end
 return given
 """
 )
+
+LEAVE = Script(
+    _OWNED
+    + """
+-- ARGV: group, consumer, prefix of heartbeats, prefix of shelves, how many a shelf holds, (stream
+-- number, id, whose it should be)*. Puts what is ours on the shelf of a consumer that lives, while
+-- there is room; it is no delivery. Returns the places (from 1) of what was left.
+local mine, left = {}, {}
+for number, stream in ipairs(KEYS) do mine[number] = owned(stream, ARGV[1], ARGV[2]) end
+for i = 6, #ARGV, 3 do
+  local number, id, shelf = tonumber(ARGV[i]), ARGV[i + 1], ARGV[4] .. ARGV[i + 2]
+  if mine[number][id] and redis.call('EXISTS', ARGV[3] .. ARGV[i + 2]) == 1
+    and #redis.call('XPENDING', KEYS[number], ARGV[1], '-', '+', ARGV[5], shelf) < tonumber(ARGV[5])
+  then
+    redis.call('XCLAIM', KEYS[number], ARGV[1], shelf, 0, id, 'IDLE', 0, 'RETRYCOUNT', 0, 'JUSTID')
+    left[#left + 1] = (i - 3) / 3
+  end
+end
+return left
+"""
+)
+
+RELEASE = Script("""
+-- ARGV: group, shelf, who keeps it, idle time to give it in ms. Anybody may take what lay there.
+for _, stream in ipairs(KEYS) do
+  for _, pending in ipairs(redis.call('XPENDING', stream, ARGV[1], '-', '+', 100000, ARGV[2])) do
+    redis.call('XCLAIM', stream, ARGV[1], ARGV[3], 0, pending[1],
+      'IDLE', ARGV[4], 'RETRYCOUNT', 0, 'JUSTID')
+  end
+end
+return 1
+""")
 
 FINISH = Script(
     _OWNED

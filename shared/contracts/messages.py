@@ -44,6 +44,7 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True):
         expires_after_s: nobody waits for the answer so long after the request was queued; None = no
             limit. A duration, not a time: the clocks of machines differ, and jump.
         traceparent: the span this is a part of (W3C), where traces are made; else not on the wire.
+        prefers: the consumer that others leave it to while it lives; without one not on the wire.
         schema_version: the oldest version whose readers understand this message.
     """
 
@@ -55,6 +56,7 @@ class RequestMessage(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     expires_after_s: float | None = None
     traceparent: TraceParent | msgspec.UnsetType = msgspec.UNSET
+    prefers: Address | msgspec.UnsetType = msgspec.UNSET
     schema_version: int = SCHEMA_VERSION
 
 
@@ -72,6 +74,12 @@ class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
 
 
+class _Preferring(msgspec.Struct, frozen=True):
+    """What is read of a request before it is known who works on it."""
+
+    prefers: str = ""
+
+
 class _Versioned(msgspec.Struct, frozen=True):
     """What every version of a message has; the rest is skipped and takes no memory."""
 
@@ -85,6 +93,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS: dict[type, Any] = {
     kind: msgspec.msgpack.Decoder(kind) for kind in (RequestMessage, ReplyMessage)
 }
+_PREFERENCE = msgspec.msgpack.Decoder(_Preferring)
 _LIMITS: dict[type, int] = {RequestMessage: MAX_REQUEST_BYTES, ReplyMessage: MAX_REPLY_BYTES}
 
 
@@ -117,6 +126,14 @@ def decode(payload: bytes, kind: type[Message], known: int = SCHEMA_VERSION) -> 
         raise DecodeError(payload, str(error)) from error
     _refuse_version(payload, message.schema_version, known)
     return message
+
+
+def preferred_consumer(payload: bytes) -> str:
+    """The consumer a request is best left to; "" = anyone, also where it cannot be read."""
+    try:
+        return _PREFERENCE.decode(payload).prefers
+    except MALFORMED:
+        return ""
 
 
 def _refuse_version(payload: bytes, version: object, known: int) -> None:
