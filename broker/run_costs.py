@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from broker.run_store import COSTS, read_json
 from shared import atomic_files
 from shared.errors import PermanentError
@@ -25,10 +27,7 @@ class RunCosts:
 
     def __init__(self, runs_folder: Path, run_id: str, folder: Path) -> None:
         """Former owners' costs count; a file that can't be read is begun anew."""
-        try:
-            self._former: Any = (read_json(runs_folder, run_id, COSTS) or {}).get("agents", {})
-        except PermanentError:
-            self._former = {}
+        self._former = read_costs(runs_folder, run_id)
         self._path = folder / COSTS
         self._written: Any = None
 
@@ -39,6 +38,15 @@ class RunCosts:
             atomic_files.write_json(self._path, costs)
             self._written = costs
         return costs
+
+
+def read_costs(runs_folder: Path, run_id: str) -> dict[str, dict[str, float]]:
+    """The costs written so far, by agent; empty where there are none or the file is damaged."""
+    try:
+        written = (read_json(runs_folder, run_id, COSTS) or {}).get("agents", {})
+        return msgspec.convert(written, dict[str, dict[str, float]])
+    except (PermanentError, msgspec.ValidationError):
+        return {}
 
 
 def added(some: Spent, others: Spent) -> dict[str, dict[str, float]]:

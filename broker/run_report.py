@@ -13,6 +13,7 @@ from broker.paired_metrics import PairedMetric, paired_metrics
 from broker.query_state import QueryState
 from broker.recorded_run import RecordedRun, Surroundings, open_recorded_run, open_surroundings
 from broker.results_table import TITLES
+from broker.run_costs import read_costs
 from broker.run_store import METRICS, STATUS, read_json
 from broker.stages import Rankings
 from shared.datasets import Protocol, Query
@@ -90,6 +91,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
         queries, scored: asked, and those of them with a published ground truth.
         models: agent -> what it served.
         knobs: those that differ from the defaults.
+        costs: agent -> name of a cost -> how much, as in costs.json; empty where none was told.
         stages: baselines, single lists, then the stages in their order.
         pipeline: the names of the stages that build on each other, in their order.
         rank_changes: of each scored query, from the first to the last of `pipeline`.
@@ -112,6 +114,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     models: dict[str, str]
     knobs: dict[str, Any]
+    costs: dict[str, dict[str, float]]
     commit: str
     stages: list[StageReport]
     pipeline: list[str]
@@ -138,7 +141,8 @@ def report_run(settings: Settings, run: str) -> RunReport:
     if evaluation is None:
         raise PermanentError(f"run {recorded.run_id} has no {METRICS}")
     status = read_json(settings.runs_folder, recorded.run_id, STATUS) or {}
-    return _report(recorded, around, evaluation, str(status.get("submitted_at", "")))
+    costs = read_costs(settings.runs_folder, recorded.run_id)
+    return _report(recorded, around, evaluation, costs, str(status.get("submitted_at", "")))
 
 
 def target_ranks(
@@ -158,7 +162,11 @@ def target_ranks(
 
 
 def _report(
-    recorded: RecordedRun, around: Surroundings, evaluation: Mapping[str, Any], submitted_at: str
+    recorded: RecordedRun,
+    around: Surroundings,
+    evaluation: Mapping[str, Any],
+    costs: Mapping[str, dict[str, float]],
+    submitted_at: str,
 ) -> RunReport:
     asked, manifest = around.asked, recorded.manifest
     queries, protocol, gallery = asked.queries, asked.benchmark.protocol, asked.gallery
@@ -186,6 +194,7 @@ def _report(
         counts=evaluation["counts"],
         models=_models(manifest),
         knobs=_changed_knobs(recorded.knobs),
+        costs=dict(costs),
         commit=manifest.get("commit", ""),
         stages=[
             StageReport(

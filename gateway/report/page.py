@@ -56,6 +56,9 @@ def part_of_page(report: RunReport, picture: Picture, links: bool = False) -> Ma
         if report.losses else None,
         [_section(f"By {name}", _by_tag(report, name)) for name in report.by_tag],
         _section("Failures", queries.failures(), "Each counts as a miss in every metric."),
+        _section("Costs", _costs(report), "What answering took, by agent, former owners of the run "
+                 "included. They depend on caches, batches and restarts; the metrics do not.")
+        if report.costs else None,
         _section("Set-up", _setup(report)),
         class_="report",
     )  # fmt: skip
@@ -284,6 +287,22 @@ class _Queries:
         return tag("figure", shown, tag("figcaption", label), class_=kind)
 
 
+def _costs(report: RunReport) -> Markup:
+    names = sorted({name for spent in report.costs.values() for name in spent})
+    rows = [
+        tag(
+            "tr",
+            tag("th", name.replace("_", " "), scope="row"),
+            [
+                tag("td", _amount(spent[name]) if name in spent else "–")
+                for spent in report.costs.values()
+            ],
+        )
+        for name in names
+    ]
+    return _table(["", *report.costs], rows, "Costs by agent")
+
+
 def _setup(report: RunReport) -> Markup:
     entries: list[tuple[str, str]] = list(report.models.items())
     entries += [(f"knob {name}", str(value)) for name, value in report.knobs.items()]
@@ -309,6 +328,11 @@ def _metric(name: str) -> str:
     kind, at, k = name.partition("@")
     kinds = {"recall": "Recall", "map": "mAP", "recall_subset": "R_subset", "hits": "Hits"}
     return f"{kinds.get(kind, kind)}{at}{k}"
+
+
+def _amount(amount: float) -> str:
+    """Counts in full; seconds with two decimals."""
+    return f"{amount:,.0f}" if amount == int(amount) else f"{amount:,.2f}"
 
 
 def _p(p: float) -> str:
