@@ -84,7 +84,6 @@ class ChatModel:
         image_token = None
         if processor is not None:
             image_token = str(processor.image_token)
-            self._image_id = int(tokenizer.convert_tokens_to_ids(image_token))
             self._vision = VisionFeatures(
                 model, processor, rows, max_tiles, cache_mb * MEGABYTE, self.counters
             )
@@ -248,7 +247,8 @@ class ChatModel:
         embeddings = self._model.get_input_embeddings()(input_ids)
         features = [feature for item in filled for feature in item.features]
         if features:
-            embeddings[input_ids == self._image_id] = torch.cat(features).to(embeddings.dtype)
+            places = input_ids == self._prompts.image_id
+            embeddings[places] = torch.cat(features).to(embeddings.dtype)
         return _Inputs({"inputs_embeds": embeddings}, attention, positions)
 
     def _decode(

@@ -30,10 +30,16 @@ class ChatPrompts:
     A chat template is a small program run per prompt; all prompts of a skill differ only in the
     user's text, so it is run once per (system message, number of images) around a stand-in. A
     template that changes the text (some trim it) is noticed by probes and then run in full.
+
+    Attributes:
+        image_id: the token that stands for an image; None for a model that takes none.
     """
 
     def __init__(self, templater: Any, tokenizer: Any, image_token: str | None) -> None:
         """`templater` has apply_chat_template: a vision model's processor, else the tokenizer."""
+        self.image_id = (
+            None if image_token is None else int(tokenizer.convert_tokens_to_ids(image_token))
+        )
         self._templater = templater
         self._tokenizer = tokenizer
         self._image_token = image_token
@@ -50,19 +56,22 @@ class ChatPrompts:
         Args:
             image_texts: for each prompt, what stands for each of its images (placeholder tokens).
         """
-        texts = [
-            self._with_images(self.rendered(prompt), expansions)
+        # The questions of a batch repeat for every candidate: render and tokenise each once.
+        keys = [
+            (prompt.system, prompt.text, *expansions)
             for prompt, expansions in zip(prompts, image_texts, strict=True)
         ]
-        if not texts:
+        distinct = dict(zip(keys, prompts, strict=True))
+        if not distinct:
             return []
-        # The questions of a batch repeat for every candidate: tokenise each text once.
-        distinct = list(dict.fromkeys(texts))
-        encoded = self._tokenizer(distinct, add_special_tokens=False, return_attention_mask=False)[
+        texts = [
+            self._with_images(self.rendered(prompt), key[2:]) for key, prompt in distinct.items()
+        ]
+        encoded = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False)[
             "input_ids"
         ]
         ids_of = dict(zip(distinct, encoded, strict=True))
-        return [ids_of[text] for text in texts]
+        return [ids_of[key] for key in keys]
 
     def check(self, prompt: Prompt) -> None:
         """Raises: ItemError: the text is too long or becomes control tokens all the same, or there

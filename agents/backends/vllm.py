@@ -36,11 +36,21 @@ from agents.backends.grammar import json_grammar
 from agents.backends.identity import folder_digest, package_versions
 from agents.backends.image_reader import ImageReader
 from agents.backends.known_images import KnownImages
-from agents.backends.vllm_requests import engine_prompt, one_of, probabilities, tiling
+from agents.backends.request_budget import RequestBudget
+from agents.backends.vllm_prompts import RenderedPrompts
+from agents.backends.vllm_requests import (
+    ImageDroppedError,
+    finished,
+    image_arguments,
+    one_of,
+    probabilities,
+)
 from agents.spending import spend
 from shared.errors import ConfigurationError, ItemError
 from shared.tasks import stop_tasks
 from shared.urgency import Urgency, urgency
+
+AnswerTokens = list[tuple[int, ...]]
 
 _REFUSALS = (ValueError, EngineGenerateError)
 _LOOK_INTERVAL_S = 1.0
@@ -87,11 +97,12 @@ class VllmModel:
         self._images = KnownImages(images_known)
         self._max_tiles = int(identity["max_tiles"])
         self._reader = None if processor is None else ImageReader(processor, self.counters)
-        self._budget = asyncio.Semaphore(in_flight)
+        self._budget = RequestBudget(in_flight)
+        self._rendered = RenderedPrompts(engine, prompts.image_id, self._max_tiles, images_known)
         self._numbers = count()
         self._decoders = ThreadPoolExecutor(_DECODERS, "images")
         self._decoding: dict[tuple[str, int], asyncio.Future[Image.Image]] = {}
-        self._choice_ids: dict[tuple[tuple[str, ...], int], list[tuple[int, ...]]] = {}
+        self._choices: dict[tuple[tuple[str, ...], int], tuple[AnswerTokens, SamplingParams]] = {}
         self._grammars: dict[str, str] = {}
 
     def describe(self) -> dict[str, str]:
@@ -100,11 +111,11 @@ class VllmModel:
 
     def choose(self, requests: Sequence[ChoiceRequest]) -> list[tuple[float, ...] | ItemError]:
         """One forward pass for each choice; a softmax over the tokens the choices begin with."""
-        ids_of = [self._answer_tokens(request) for request in requests]
+        choices = [self._choice(request) for request in requests]
         return self._ask(
             [request.prompt for request in requests],
-            [one_of(ids, request.count) for ids, request in zip(ids_of, requests, strict=True)],
-            lambda place, output: probabilities(output, ids_of[place]),
+            [sampling for _, sampling in choices],
+            lambda place, output: probabilities(output, choices[place][0]),
         )
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[str | ItemError]:
@@ -167,6 +178,7 @@ class VllmModel:
             if schema is None
             else StructuredOutputsParams(grammar=self._grammar(schema)),
             output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
         )
 
     def _grammar(self, schema: Mapping[str, Any]) -> str:
@@ -176,11 +188,12 @@ class VllmModel:
             self._grammars[text] = json_grammar(text)
         return self._grammars[text]
 
-    def _answer_tokens(self, request: ChoiceRequest) -> list[tuple[int, ...]]:
+    def _choice(self, request: ChoiceRequest) -> tuple[AnswerTokens, SamplingParams]:
         key = (request.choices, request.count)
-        if key not in self._choice_ids:
-            self._choice_ids[key] = self._prompts.answer_tokens(*key)
-        return self._choice_ids[key]
+        if key not in self._choices:
+            token_ids = self._prompts.answer_tokens(*key)
+            self._choices[key] = token_ids, one_of(token_ids, request.count)
+        return self._choices[key]
 
     # --- in the engine's event loop ---------------------------------------------------------------
 
@@ -203,8 +216,9 @@ class VllmModel:
         """The engine's output for one prompt, or why there is none."""
         tiles = prompt.tiles or self._max_tiles
         if urgent is Urgency.INTERACTIVE:
-            return await self._with_images(token_ids, prompt.images, tiles, sampling, urgent)
-        async with self._budget:  # a person's requests don't queue behind a benchmark's
+            with self._budget.for_a_person():
+                return await self._with_images(token_ids, prompt.images, tiles, sampling, urgent)
+        async with self._budget.in_background():
             return await self._with_images(token_ids, prompt.images, tiles, sampling, urgent)
 
     async def _with_images(
@@ -216,20 +230,24 @@ class VllmModel:
         urgent: Urgency,
     ) -> Any:
         names = [f"{image.sha256}-{tiles}" for image in images]
+
+        async def asked(pixels: Sequence[Image.Image | None]) -> Any:
+            prompt = await self._rendered.rendered(token_ids, names, pixels, tiles)
+            return await self._forward(prompt, sampling, urgent)
+
         try:
             if names and all(self._images.known(name) for name in names):
                 try:
-                    asked = engine_prompt(token_ids, names, [None] * len(names))
-                    output = await self._forward(asked, sampling, urgent)
+                    output = await asked([None] * len(names))
                     spend(self.counters, images_named=len(names))
                     return output
                 except _REFUSALS:  # the engine has dropped one of them meanwhile
                     self._images.forget(names)
             pixels = [await asyncio.shield(self._decoding_of(image, tiles)) for image in images]
-            asked = engine_prompt(token_ids, names, pixels)
-            if names and tiles != self._max_tiles:
-                asked["mm_processor_kwargs"] = tiling(tiles)
-            output = await self._forward(asked, sampling, urgent)
+            try:
+                output = await asked(pixels)
+            except ImageDroppedError:  # not sent, as vLLM took it to be there; it knows better now
+                output = await asked(pixels)
             self._images.learn(names)
             return output
         except ItemError as error:
@@ -261,15 +279,16 @@ class VllmModel:
         )
         async for output in stream:
             final = output
+        answer = finished(final)
         cached = int(final.num_cached_tokens or 0)
         spend(
             self.counters,
             requests=1,
             cached_tokens=cached,
             prefilled_tokens=len(final.prompt_token_ids) - cached,
-            decoded_tokens=len(final.outputs[0].token_ids),
+            decoded_tokens=len(answer.token_ids),
         )
-        return final.outputs[0]
+        return answer
 
 
 def load(
@@ -328,7 +347,7 @@ def load(
             "disable_log_stats": True,
             "structured_outputs_config": {"backend": "xgrammar"},
             **source,
-            **(_image_arguments(config, processor, max_tiles, adaptive_tiles) if sees else {}),
+            **(image_arguments(config, processor, max_tiles, adaptive_tiles) if sees else {}),
             **(engine or {}),
         }
         loop = EngineLoop("vllm")  # of no use, like the process, when the engine can't start
@@ -373,23 +392,3 @@ async def _shut_down(engine: AsyncLLM) -> None:
 
 async def _all(asked: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
     return list(await asyncio.gather(*asked))
-
-
-def _image_arguments(
-    config: Any, processor: Any, max_tiles: int, adaptive_tiles: int
-) -> dict[str, Any]:
-    """How the engine is to cut images, and the largest it must be ready for.
-
-    Raises: ValueError: the checkpoint cuts no tiles but several are asked for.
-    """
-    limits: dict[str, Any] = {"count": 2}
-    arguments: dict[str, Any] = {}
-    if hasattr(processor.image_processor, "crop_to_patches"):
-        arguments["mm_processor_kwargs"] = tiling(max_tiles)
-        size = config.vision_config.image_size
-        height, width = (size, size) if isinstance(size, int) else size
-        limits |= {"width": width * max(max_tiles, adaptive_tiles), "height": height}
-    elif max_tiles != 1 or adaptive_tiles:
-        raise ValueError("several tiles are asked for, but its image processor cuts none")
-    arguments["limit_mm_per_prompt"] = {"image": limits, "video": 0}
-    return arguments

@@ -211,7 +211,10 @@ def run(queries: int, naive_candidates: int, folder: Path) -> list[Row]:
         rows.append(measured("one request a pair, 13 tiles", model, share, looked_at, naively)[0])
     best: dict[str, list[list[int]]] = {}
     with engine(checkpoint) as model:
-        words = Lengths.of(model, prompts, world)
+        words = {
+            asked[0].query_id: Lengths.of(model, prompts, world, asked)
+            for asked in (world.queries, world.later)
+        }
         ours = Verifier(world, CachedModel(model, DiskAnswers(folder / "answers")), folder)
         for name, asked, known in (
             ("shared prefix, new images", world.queries, 0.0),
@@ -220,7 +223,7 @@ def run(queries: int, naive_candidates: int, folder: Path) -> list[Row]:
         ):
             work = partial(ours, asked, FULL)
             row, found = measured(name, model, queries, ours.looked_at, work)
-            planned = None if known is None else words.predicted(row, known)
+            planned = None if known is None else words[asked[0].query_id].predicted(row, known)
             first = best.setdefault(asked[0].query_id, found)
             same = None if found is first else found == first
             rows.append(row._replace(predicted=planned, same_best=same))
@@ -230,11 +233,13 @@ def run(queries: int, naive_candidates: int, folder: Path) -> list[Row]:
             (f"early stop for the best {BEST}, new images", world.queries, 0.0),
             (f"early stop for the best {BEST}, known images", world.later, 1.0),
         ):
+            if known:  # early stop has looked at a few of them only
+                ours(world.queries, FULL)
             work = partial(ours, asked, EARLY)
             row, found = measured(name, model, queries, ours.looked_at, work)
             rows.append(
                 row._replace(
-                    predicted=words.predicted(row, known),
+                    predicted=words[asked[0].query_id].predicted(row, known),
                     same_best=found == best[asked[0].query_id],
                 )
             )
@@ -248,8 +253,10 @@ class Lengths(NamedTuple):
     captions: Words
 
     @classmethod
-    def of(cls, model: VllmModel, prompts: PromptSet, world: World) -> Lengths:
-        questions = world.questions()
+    def of(
+        cls, model: VllmModel, prompts: PromptSet, world: World, asked: Sequence[QueryState]
+    ) -> Lengths:
+        questions = [one.question for query in asked for one in query.propositions]
         looking = [verify_image_prompt(prompts, world.images[0], q) for q in questions]
         # Between its two marks an image becomes as many tokens as a tile has.
         seen = [len(ids) + TILE_TOKENS + 1 for ids in _ids(model, looking)]

@@ -32,6 +32,7 @@ from agents.skill_prompts import (
 from shared.demo_world.render import render
 from shared.demo_world.scene import random_scene
 from shared.errors import ConfigurationError, ItemError
+from shared.urgency import Urgency, answering
 from tests.unit.agents.tiny_checkpoints import write_vision_checkpoint
 from tests.with_vllm.engines import image_file, on_cpu
 
@@ -200,10 +201,49 @@ class TestImagesOfFullSize:
     def test_an_image_the_engine_has_dropped_is_sent_again(
         self, vllm: VllmModel, scenes: list[ImageFile]
     ) -> None:
-        # named without ever having been sent, as after an eviction
-        vllm._images.learn([scenes[11].sha256])
+        # named without ever having been sent
+        vllm._images.learn([f"{scenes[11].sha256}-1"])
         spent = self.spent(vllm, [self.asked(scenes[11], QUESTIONS[0])])
-        assert spent["images_decoded"] == 1
+        assert spent["images_decoded"] == 1 and spent["images_named"] == 0
+
+    @pytest.mark.parametrize("listed", [True, False])
+    def test_an_image_whose_engine_process_has_dropped_it_is_sent_again(
+        self, vllm: VllmModel, scenes: list[ImageFile], listed: bool
+    ) -> None:
+        asked = self.asked(scenes[10], QUESTIONS[0])
+        (first,) = vllm.choose([asked])
+        # there alone: vLLM's front end takes it to be kept
+        vllm._loop.run(vllm._engine.engine_core.reset_mm_cache_async())
+        vllm._loop.run(vllm._engine.reset_encoder_cache())
+        assert vllm._loop.run(vllm._engine.reset_prefix_cache())
+        if not listed:
+            vllm._images.forget([f"{scenes[10].sha256}-1"])
+        before = vllm.counters["images_decoded"]
+        (second,) = vllm.choose([asked])
+        assert vllm.counters["images_decoded"] == before + 1
+        assert second == pytest.approx(first, abs=1e-4)
+
+    def test_a_known_image_in_front_of_other_words_is_the_same_to_the_model(
+        self, vllm: VllmModel, scenes: list[ImageFile]
+    ) -> None:
+        questions = [self.asked(scenes[9], question) for question in QUESTIONS]
+        known = [vllm.choose([question])[0] for question in questions]
+        vllm._rendered._heads.clear()  # each is rendered as a whole again
+        for one, other in zip(known, questions, strict=True):
+            assert one == pytest.approx(vllm.choose([other])[0], abs=1e-4)
+
+    def test_a_person_does_not_wait_behind_a_benchmark(
+        self, vllm: VllmModel, scenes: list[ImageFile]
+    ) -> None:
+        many = [self.asked(image, f"Is it number {n}?") for n in range(100) for image in scenes[:6]]
+        with ThreadPoolExecutor(1) as threads:
+            benchmark = threads.submit(vllm.choose, many)
+            with answering(Urgency.INTERACTIVE):
+                for number in range(5):
+                    vllm.choose([self.asked(scenes[0], f"Is there a person, {number}?")])
+            assert not benchmark.done()
+            answers = benchmark.result()
+        assert not [answer for answer in answers if isinstance(answer, ItemError)]
 
 
 class TestSecondLooks:
