@@ -52,7 +52,7 @@ unit: env
 	$(BIN)/python -m pytest
 
 lock: env ## write requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra models --extra embedded --extra traces --extra hosts --extra dev \
+	$(BIN)/uv pip compile pyproject.toml --extra models --extra embedded --extra traces --extra hosts --extra qdrant --extra dev \
 	  --universal --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --no-annotate --no-header --quiet -o requirements.lock
 
@@ -96,6 +96,9 @@ bench-sweep: env ## how long a parameter study over all demo queries takes
 
 bench-similarity: env ## ranking beside the bare matrix product, embedding beside the bare model
 	$(BIN)/python -m tests.benchmarks.similarity
+
+bench-index: env ## the recall of Qdrant's graphs against exact ranking, and what they cost (about 5 minutes)
+	$(BIN)/python -m tests.benchmarks.qdrant_index
 
 BROWSER_STAMP := $(VENV)/.browser
 

@@ -77,8 +77,12 @@ class BoundedCache(Generic[Key, Value]):
             self._used -= self._entries.pop(key)[1]
         if cost > self._capacity:
             return
+        self.make_room(cost)
         self._entries[key] = (value, cost)
         self._used += cost
-        while self._used > self._capacity:
+
+    def make_room(self, cost: int) -> None:
+        """Drop the least recently used values until one of `cost` fits beside the others."""
+        while self._entries and self._used + cost > self._capacity:
             _, (_, freed) = self._entries.popitem(last=False)
             self._used -= freed

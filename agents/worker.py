@@ -26,6 +26,7 @@ from agents.imagination.skills import ImaginationAgent
 from agents.profiles import AGENT_ROLES, SKILL_ROLES, Model, load_models, load_profile
 from agents.prompting import JOINT_SKILLS, PromptSet, load_prompts
 from agents.question.skills import QuestionAgent
+from agents.similarity.indexes import open_indexes
 from agents.similarity.skills import SimilarityAgent
 from agents.spending import SharedClock, shares, tallied
 from agents.stores import Databases, Galleries
@@ -104,7 +105,7 @@ def prepare_agents(names: Sequence[AgentName], settings: Settings) -> PreparedAg
     served = [
         ServedAgent(
             name,
-            _answer(name, models, prompts, galleries, databases, profile.joint),
+            _answer(name, models, prompts, galleries, databases, profile.joint, settings),
             json.dumps(agent_identity(name, models, prompts, profile.joint)),
             min(getattr(models[role], "concurrency", 1) for role in AGENT_ROLES[name]),
         )
@@ -317,9 +318,12 @@ def _answer(
     galleries: Galleries,
     databases: Databases,
     joint: bool,
+    settings: Settings,
 ) -> Answer:
     if name == "similarity":
-        return SimilarityAgent(cast(EmbeddingModel, models["clip"]), galleries, databases).answer
+        clip = cast(EmbeddingModel, models["clip"])
+        indexes = open_indexes(settings, clip)
+        return SimilarityAgent(clip, galleries, databases, indexes).answer
     language = {role: cast(LanguageModel, models[role]) for role in AGENT_ROLES[name]}
     if name == "imagination":
         return ImaginationAgent(language, prompts, galleries).answer

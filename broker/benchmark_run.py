@@ -60,10 +60,11 @@ from broker.run_store import (
 )
 from shared.bus import keys
 from shared.bus.client import BusClient
-from shared.datasets import Query, load_dataset
+from shared.datasets import Benchmark, Query, load_dataset
 from shared.errors import PermanentError
 from shared.galleries import Gallery, write_gallery
 from shared.image_database import ImageDatabase, is_finished, open_image_database
+from shared.index_choice import describe_choice, deviation_of, read_choice
 from shared.knobs import resolve
 from shared.metadata import write_metadata
 from shared.profile_files import profile_knobs
@@ -241,6 +242,11 @@ class _Run:
         async with AgentsClient(self._bus, self._run_id, self._epoch, settings) as agents:
             self._spent = agents.spent
             database = await self._image_database(gallery, benchmark.captions, identities, agents)
+            choice = await asyncio.to_thread(read_choice, database.folder)
+            if deviation := deviation_of(choice):
+                logger.info("image database %s: %s", database.key, deviation)
+                benchmark = _deviating(benchmark, deviation)
+                self._questions = RunQuestions(benchmark, queries, gallery, knobs)
             manifest = describe_run(
                 request,
                 benchmark,
@@ -254,7 +260,11 @@ class _Run:
                     "searchable": gallery.searchable,
                     "failed_images": len(gallery.failures),
                 },
-                {"key": database.key, "failed_rows": len(database.failures)},
+                {
+                    "key": database.key,
+                    "failed_rows": len(database.failures),
+                    **describe_choice(choice),
+                },
             )
             ask: Ask = agents.ask
             if settings.route_images:
@@ -429,3 +439,11 @@ class _Run:
         while True:
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
             await self._status.publish(RUNNING)
+
+
+def _deviating(benchmark: Benchmark, deviation: str) -> Benchmark:
+    protocol = benchmark.protocol
+    deviations = (*protocol.deviations, deviation)
+    return msgspec.structs.replace(
+        benchmark, protocol=msgspec.structs.replace(protocol, deviations=deviations)
+    )

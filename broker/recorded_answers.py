@@ -30,12 +30,8 @@ from shared.contracts.skills import (
     VerifyImages,
 )
 from shared.errors import ItemError
-from shared.ranking import (
-    EmbeddedGallery,
-    decode_list,
-    encode_list,
-    rank_gallery,
-)
+from shared.gallery_index import EmbeddedGallery
+from shared.ranking import decode_list, encode_list, rank_gallery
 from shared.scored_keys import ScoredRows
 
 Step = Literal[

@@ -21,8 +21,8 @@ from broker.recorded_answers import (
 from broker.stages import best_to_settle
 from shared.datasets import Query
 from shared.errors import ConfigurationError, ItemError
+from shared.gallery_index import EmbeddedGallery
 from shared.knobs import Knobs, to_mapping
-from shared.ranking import EmbeddedGallery
 
 After = Literal["imagination", "ranking"]
 """The stage whose results are taken as recorded; everything after it is computed anew."""

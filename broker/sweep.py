@@ -32,9 +32,10 @@ from shared.datasets import Protocol, Query
 from shared.dialogues import dialogue_before
 from shared.errors import ConfigurationError, ItemError
 from shared.fusion import Fused
+from shared.gallery_index import EmbeddedGallery
 from shared.knobs import Knobs
 from shared.metrics import evaluate
-from shared.ranking import EmbeddedGallery, Ranked, rank_galleries
+from shared.ranking import Ranked, rank_galleries
 
 Fusion = Literal["rrf", "sum", "interleave", "none"]
 

@@ -293,6 +293,7 @@ def _database(entry: DatabaseEntry) -> DatabaseView:
         failed_images=entry.failed_rows,
         captioner=entry.captioner,
         clip=entry.clip,
+        index=entry.index,
     )
 
 

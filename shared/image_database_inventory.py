@@ -16,6 +16,7 @@ from shared.errors import MALFORMED, DatasetError
 from shared.galleries import META, GalleryMeta
 from shared.image_database import KEY_PATTERN, MANIFEST, PARTS, Manifest
 from shared.image_database_parts import gallery_being_built, is_being_built
+from shared.index_choice import read_choice
 from shared.settings import Settings
 
 
@@ -39,6 +40,7 @@ class DatabaseEntry(msgspec.Struct, frozen=True, kw_only=True):
         captions, failed_rows: images that have a caption; images that lack something.
         captioner, clip: short names of what made it.
         retries: versions before this one.
+        index: what it is ranked by, with the recall of an index that is not exact.
         last_used: UTC, ISO 8601.
         runs: the benchmark runs that refer to it.
         problem: what is damaged.
@@ -54,6 +56,7 @@ class DatabaseEntry(msgspec.Struct, frozen=True, kw_only=True):
     captioner: str = ""
     clip: str = ""
     retries: int = 0
+    index: str = ""
     size_bytes: int = 0
     last_used: str = ""
     runs: tuple[str, ...] = ()
@@ -163,6 +166,10 @@ def _database(folder: Path, references: list[RunReference]) -> DatabaseEntry:
         return entry
     except (OSError, *MALFORMED) as error:
         return msgspec.structs.replace(entry, state="damaged", problem=f"{MANIFEST}: {error}")
+    try:
+        index = read_choice(folder).summary()
+    except DatasetError as error:
+        return msgspec.structs.replace(entry, state="damaged", problem=str(error))
     without_caption = {
         failure.row for failure in manifest.failures if failure.step in ("image", "caption")
     }
@@ -176,6 +183,7 @@ def _database(folder: Path, references: list[RunReference]) -> DatabaseEntry:
         captioner=name_of(manifest.captioner),
         clip=name_of(manifest.clip),
         retries=manifest.retries,
+        index=index,
     )
 
 

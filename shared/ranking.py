@@ -18,14 +18,14 @@ the lower row. A query's bytes do not depend on which other queries are ranked w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.contracts.skills import GalleryRanked, ListRequest, RankedList, RankGallery
 from shared.errors import ItemError
-from shared.exact_ranking import rank_exactly
+from shared.gallery_index import EmbeddedGallery, ExactIndex, GalleryIndex
 from shared.ranking_layout import Matrix, StoredMatrix, Wanted
 from shared.scored_keys import ScoredRows
 
@@ -33,17 +33,6 @@ _TINY = 1e-12
 _LONGEST = 1.0 + 1e-3
 """A mean of unit vectors is no longer than 1."""
 _NOTHING = ScoredRows(np.empty(0, np.int32), np.empty(0, np.float32))
-
-
-class EmbeddedGallery(Protocol):
-    """What is needed of an image database (`shared.image_database.ImageDatabase` has it)."""
-
-    @property
-    def image_embeddings(self) -> StoredMatrix: ...
-    @property
-    def caption_embeddings(self) -> StoredMatrix: ...
-    @property
-    def searchable(self) -> int: ...
 
 
 class Ranked(NamedTuple):
@@ -81,26 +70,23 @@ def rank_gallery(
 
 
 def rank_galleries(
-    asked: Sequence[Ranked], gallery: EmbeddedGallery
+    asked: Sequence[Ranked], gallery: EmbeddedGallery, index: GalleryIndex | None = None
 ) -> list[GalleryRanked | ItemError]:
     """The answers to requests about one gallery: what the similarity agent says, and what a replay
     says again. All are ranked in one pass.
 
+    Args:
+        index: of this gallery; None = the exact one.
     Returns: one outcome per request, in order. An error is: an unknown text set, a text without
         embedding, a row out of range, a missing reference.
+    Raises: what the index raises.
     """
     wanted = [_wanted_or_error(one, gallery) for one in asked]
     distinct = dict.fromkeys(
         one for of in wanted if not isinstance(of, ItemError) for one in of if one is not None
     )
     depth = max((one.request.depth for one in asked), default=1)
-    rankings = rank_exactly(
-        gallery.image_embeddings,
-        gallery.caption_embeddings,
-        gallery.searchable,
-        list(distinct),
-        depth,
-    )
+    rankings = (index or ExactIndex(gallery)).rank(list(distinct), depth)
     best = dict(zip(distinct, rankings, strict=True))
     return [
         of if isinstance(of, ItemError) else _answer(one, of, best)

@@ -17,7 +17,7 @@ _OTHER_NAMES = {"seed": "xr_SEED", "default_mllm_path": "DEFAULT_MLLM_PATH"}
 """Names some settings have in other programs of the field; XR_<FIELD> counts before them."""
 _COUNTS = (
     *("window", "verify_chunk", "ask_attempts", "queue_limit", "max_batch", "max_deliveries"),
-    *("max_pixels", "model_threads", "search_limit", "max_upload_mb"),
+    *("max_pixels", "model_threads", "search_limit", "max_upload_mb", "rank_memory_mb"),
 )
 _DURATIONS = ("ask_timeout_s", "lease_s", "engine_timeout_s")
 _LONGEST = 1e6
@@ -65,6 +65,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         health_port: where agents and coordinators answer /livez, /readyz and /metrics; 0 = nowhere.
         max_pixels: images of more pixels are refused before they are decoded.
         model_threads: threads of one agent process's engine.
+        rank_device: where galleries are ranked: "numpy" (on the CPU, block by block), a device of
+            torch ("cuda", "cuda:1", "cpu") that holds their embeddings, or "auto": the CLIP's
+            device where that is a GPU, else numpy.
+        rank_memory_mb: embeddings held on rank_device; what is larger is ranked on the CPU.
+        qdrant_url: where Qdrant is, for galleries that are ranked by it; empty = nowhere.
+        qdrant_api_key_file: file that holds its API key; empty = it asks for none.
         answer_cache: where answers given before are kept: "disk" (in home), the URL of a Redis,
             both with a comma between, or "off".
         worker_name: name of this process in replies and logs; empty = host-pid.
@@ -106,6 +112,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     health_port: int = 0
     max_pixels: int = 100_000_000
     model_threads: int = 1
+    rank_device: str = "auto"
+    rank_memory_mb: int = 4000
+    qdrant_url: str = ""
+    qdrant_api_key_file: str = ""
     answer_cache: str = "disk"
     worker_name: str = ""
     log_level: str = "info"

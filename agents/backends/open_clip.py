@@ -57,7 +57,7 @@ class ClipModel:
         self._preprocess = preprocess
         self._tokenizer = tokenizer
         self._controls = ControlTokens(_control_tokens(tokenizer))
-        self._device = device
+        self.device = device
         self._rows = rows
         self._identity = identity
         self._pixel_type = next(model.parameters()).dtype
@@ -116,8 +116,8 @@ class ClipModel:
             filled = some + [some[0]] * (self._rows - len(some))
             with torch.inference_mode():
                 block = torch.stack(filled)
-                if self._device.startswith("cuda"):
-                    block = block.pin_memory().to(self._device, non_blocking=True)
+                if self.device.startswith("cuda"):
+                    block = block.pin_memory().to(self.device, non_blocking=True)
                 vectors = encode(block, normalize=True)
             for vector in vectors[: len(some)].float().cpu().numpy():
                 finite = bool(np.isfinite(vector).all())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from agents.backends.contract import EmbeddingModel, FloatVector, ImageFile
 from agents.caching import BoundedCache
 from agents.plans import usable
+from agents.similarity.indexes import Indexes
 from agents.stores import Databases, Galleries
 from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import (
@@ -20,7 +21,7 @@ from shared.contracts.skills import (
     TextsEmbedded,
     Vector,
 )
-from shared.errors import ItemError, PermanentError
+from shared.errors import ItemError, PermanentError, TransientError
 from shared.ranking import Ranked, rank_galleries
 
 _TEXTS_KEPT = 8192
@@ -31,10 +32,17 @@ Embedded = FloatVector | ItemError
 class SimilarityAgent:
     """Answers EmbedImages, EmbedTexts and RankGallery. Texts embedded lately are remembered."""
 
-    def __init__(self, clip: EmbeddingModel, galleries: Galleries, databases: Databases) -> None:
+    def __init__(
+        self,
+        clip: EmbeddingModel,
+        galleries: Galleries,
+        databases: Databases,
+        indexes: Indexes | None = None,
+    ) -> None:
         self._clip = clip
         self._galleries = galleries
         self._databases = databases
+        self._indexes = indexes or Indexes()
         self._texts: BoundedCache[str, FloatVector] = BoundedCache(_TEXTS_KEPT, "texts")
 
     def answer(self, messages: Sequence[RequestMessage]) -> list[Result | Failure]:
@@ -122,9 +130,12 @@ class SimilarityAgent:
                 by_database.setdefault(body.database, {})[place] = asked
         for key, asked_of in by_database.items():
             try:
-                ranked = rank_galleries(list(asked_of.values()), self._databases.database(key))
-            except PermanentError as error:
-                outcomes.update(dict.fromkeys(asked_of, Failure(str(error))))
+                database = self._databases.database(key)
+                index = self._indexes.of(database)
+                ranked = rank_galleries(list(asked_of.values()), database, index)
+            except (PermanentError, TransientError) as error:
+                retryable = isinstance(error, TransientError)
+                outcomes.update(dict.fromkeys(asked_of, Failure(str(error), retryable=retryable)))
                 continue
             for place, answer in zip(asked_of, ranked, strict=True):
                 outcomes[place] = Failure(str(answer)) if isinstance(answer, ItemError) else answer

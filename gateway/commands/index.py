@@ -14,6 +14,7 @@ from rich.table import Table
 
 from gateway.commands import output
 from gateway.commands.benchmarks import follow
+from gateway.commands.index_use import drop_orphans, use
 from gateway.commands.options import GatewayOption, JsonOption, connect
 from gateway.records import BenchmarkView
 from shared.datasets.registry import FOLDER_PREFIX, SOURCES
@@ -66,6 +67,9 @@ def build(
         if wait:
             view = follow(client, view.id)
     _print_build(view, as_json)
+
+
+index_app.command()(use)
 
 
 @index_app.command("list")
@@ -132,6 +136,12 @@ def gc(
         float, typer.Option(min=0.0, help="keep what was used within so many days")
     ] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    collections: Annotated[
+        bool,
+        typer.Option(
+            "--collections", help="also Qdrant's collections of databases that are not in XR_HOME"
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Remove databases and galleries that no run refers to and nobody used lately, and leftovers.
@@ -139,18 +149,23 @@ def gc(
     What is being built, and what was used within the last hour, always stays.
     """
     unused_s = unused_days * _DAY_S
-    found = find_removable(load_settings(), unused_s)
+    settings = load_settings()
+    found = find_removable(settings, unused_s)
     gone = found if dry_run else [removal for removal in found if remove(removal, unused_s)]
+    dropped = drop_orphans(settings, dry_run) if collections else []
     if as_json:
         output.print_json(
             {
                 "dry_run": dry_run,
                 "removed": [{**r._asdict(), "path": str(r.path)} for r in gone],
                 "size_bytes": sum(removal.size_bytes for removal in gone),
+                "collections": dropped,
             }
         )
     else:
         _print_removals(gone, dry_run)
+        for name in dropped:
+            output.console.print(f"collection {name}: no image database here", highlight=False)
 
 
 def split_of(images: str) -> tuple[str, str]:
@@ -176,7 +191,7 @@ def _print_build(view: BenchmarkView, as_json: bool) -> None:
 def _databases_table(inventory: Inventory) -> Table:
     """Databases as rows; nothing is cut, however narrow the terminal."""
     numbers = ("images", "captions", "failed", "size", "runs")
-    names = ("key", "data set", "state", *numbers, "captioner", "CLIP", "last used")
+    names = ("key", "data set", "state", *numbers, "captioner", "CLIP", "index", "last used")
     rows = [_cells(entry) for entry in inventory.databases]
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column, name in enumerate(names):
@@ -201,6 +216,7 @@ def _cells(entry: DatabaseEntry) -> tuple[str, ...]:
         str(len(entry.runs)),
         entry.captioner or "-",
         entry.clip or "-",
+        entry.index or "-",
         entry.last_used[:16].replace("T", " "),
     )
 

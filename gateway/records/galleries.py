@@ -37,6 +37,9 @@ class DatabaseView(Record):
     failed_images: int = 0
     captioner: str = ""
     clip: str = ""
+    index: str = Field(
+        default="", description="what it is ranked by, with the recall of one that is not exact"
+    )
 
 
 class GalleryView(Record):

@@ -24,6 +24,9 @@ OTHERS_READ = {  # variables that no setting of ours is, and who reads them
     "OPENAI_BASE_URL": "agents.backends.openai",
     "OPENAI_API_KEY": "agents.backends.openai",
     "REDIS_PASSWORD_FILE": "docker/redis-start",
+    "QDRANT__STORAGE__SNAPSHOTS_PATH": "Qdrant",
+    "QDRANT__TELEMETRY_DISABLED": "Qdrant",
+    "QDRANT_INIT_FILE_PATH": "Qdrant's start script",
 }
 SETTINGS = {f"XR_{field.upper()}" for field in Settings.__struct_fields__}
 

@@ -17,6 +17,7 @@ from shared.contracts.messages import Failure, RequestMessage
 from shared.contracts.skills import CaptionImages, Result
 from shared.image_database import open_image_database
 from shared.image_database_inventory import take_inventory
+from shared.index_choice import IndexChoice, MeasuredRecall, write_choice
 from shared.settings import Settings
 from tests.integration.broker.conftest import IMAGES, LiveAgents
 from tests.unit.broker.fake_agents import FakeAgents
@@ -133,6 +134,27 @@ async def test_captions_in_the_users_folder_are_used_and_are_part_of_the_key(
     (own,) = [entry for entry in entries if entry.captioner == "given captions"]
     database = open_image_database(settings.image_db_folder, own.key)
     assert database.captions[7] == "my picture 7"
+
+
+async def test_a_run_by_an_approximate_index_says_so_with_its_recall(
+    agents: LiveAgents, settings: Settings, redis: Redis, blocking_redis: BlockingRedis
+) -> None:
+    exact = await run(QUERIES, settings, redis, blocking_redis)
+    folder = settings.image_db_folder / database_of(settings, exact)
+    found = {"visual": 0.999, "textual": 0.998, "hybrid": 0.997}
+    recall = MeasuredRecall(k=100, queries=64, times_exact=0.1, measured_at="", **found)
+    write_choice(folder, IndexChoice(kind="qdrant", collection="c", points=IMAGES, recall=recall))
+    view = await run(QUERIES, settings, redis, blocking_redis)
+    of_run = run_folder(settings.runs_folder, view.id)
+    manifest = json.loads((of_run / "manifest.json").read_bytes())
+    assert manifest["database"]["index"]["recall"]["hybrid"] == 0.997
+    said = "ranked by qdrant, whose recall@100 against exact ranking is 0.999 visual, 0.998 textual"
+    assert any(said in deviation for deviation in manifest["deviations"])
+    assert any(said in deviation for deviation in view.deviations)
+    assert said in (of_run / "metrics.txt").read_text()
+    before = run_folder(settings.runs_folder, exact.id)
+    assert "index" not in json.loads((before / "manifest.json").read_bytes())["database"]
+    assert "ranked by" not in (before / "metrics.txt").read_text()
 
 
 def database_of(settings: Settings, view: RunView) -> str:
