@@ -100,6 +100,13 @@ bench-similarity: env ## ranking beside the bare matrix product, embedding besid
 bench-index: env ## the recall of Qdrant's graphs against exact ranking, and what they cost (about 5 minutes)
 	$(BIN)/python -m tests.benchmarks.qdrant_index
 
+test-load: env ## a gateway under more searches than it can answer, and 200 who watch a run (a minute)
+	$(BIN)/python -m tests.benchmarks.load_gateway --strict
+
+FUZZ_API_EXAMPLES ?= 200
+fuzz-api: env ## the gateway asked FUZZ_API_EXAMPLES times per operation what its description allows
+	XR_FUZZ_API_EXAMPLES=$(FUZZ_API_EXAMPLES) $(BIN)/python -m pytest tests/integration/gateway/test_api_description.py
+
 BROWSER_STAMP := $(VENV)/.browser
 
 $(BROWSER_STAMP): requirements.lock pyproject.toml | env

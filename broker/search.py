@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,7 +19,6 @@ from broker.agents_client import AgentsClient, AgentsUnreachableError, Ask
 from broker.agents_roster import (
     Identity,
     agents_needed,
-    captioner_identity,
     describe_mixture,
     identities_of,
 )
@@ -26,20 +26,14 @@ from broker.coordinator import SearchSpace, answer_query, weights_of
 from broker.evidence import Evidence, evidence_of
 from broker.query_state import QueryState
 from broker.search_options import OutsideReference, SearchOptions
-from broker.stages import COARSE, compares
+from broker.searched_databases import OpenedDatabase, SearchedDatabases
+from broker.stages import COARSE, best_to_settle, compares
 from shared.bus import keys
 from shared.bus.client import BusClient
 from shared.contracts.skills import Request, Result
 from shared.datasets import Query
 from shared.dialogues import Dialogue
-from shared.errors import ConfigurationError, DatasetError, PermanentError, TransientError
-from shared.galleries import Gallery, open_gallery
-from shared.image_database import (
-    ImageDatabase,
-    database_key,
-    latest_version,
-    open_image_database,
-)
+from shared.errors import ConfigurationError, PermanentError, TransientError
 from shared.image_files import read_content
 from shared.knobs import Knobs, resolve
 from shared.metadata import matching_rows
@@ -49,8 +43,9 @@ from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_SPACES_KEPT = 8
 _ROSTER_KEPT_S = 2.0
+_LARGEST_CHUNK = 100
+"""Candidates in a search's message, so that another search need not wait for thousands of them."""
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,11 +109,6 @@ class SearchTimeoutError(TransientError):
     """The agents did not answer in the time the caller gives."""
 
 
-class _Opened(msgspec.Struct, frozen=True):
-    gallery: Gallery
-    database: ImageDatabase
-
-
 class Searcher:
     """All searches of one process: one reply list, one client of the agents, opened when needed.
 
@@ -132,9 +122,10 @@ class Searcher:
         self._bus = BusClient(redis, keys.reply(self._job_id), settings.queue_limit)
         self._agents: AgentsClient | None = None
         self._opening = asyncio.Lock()
-        self._opened: dict[str, _Opened] = {}
+        self._databases = SearchedDatabases(settings)
         self._identities: dict[str, Identity] = {}
         self._identities_until_s = 0.0
+        self._question_workers = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -163,9 +154,9 @@ class Searcher:
         try:
             async with asyncio.timeout(request.timeout_s):
                 identities = await self._live_identities(knobs)
-                opened = await asyncio.to_thread(self._open, request, identities)
-                space = await asyncio.to_thread(self._space, opened, request.filter)
-                options = await asyncio.to_thread(self._options, request, knobs, opened)
+                opened, space, options = await asyncio.to_thread(
+                    self._prepare, request, knobs, identities
+                )
                 query = _query_of(request)
                 weights = weights_of(query, knobs, options)
                 agents = await self._client()
@@ -210,7 +201,17 @@ class Searcher:
             raise
         return answer(state, True)
 
-    def _options(self, request: SearchRequest, knobs: Knobs, opened: _Opened) -> SearchOptions:
+    def _prepare(
+        self, request: SearchRequest, knobs: Knobs, identities: Mapping[str, Identity]
+    ) -> tuple[OpenedDatabase, SearchSpace, SearchOptions]:
+        """All that reads files, in one go."""
+        opened = self._databases.open(request.gallery, request.database, identities)
+        space = self._space(opened, request.filter, knobs)
+        return opened, space, self._options(request, knobs, opened)
+
+    def _options(
+        self, request: SearchRequest, knobs: Knobs, opened: OpenedDatabase
+    ) -> SearchOptions:
         """What the search wishes beyond the query; an upload or a crop becomes a reference."""
         outside = self._outside_reference(request, opened)
         if outside is not None and compares(knobs):
@@ -227,7 +228,7 @@ class Searcher:
         )
 
     def _outside_reference(
-        self, request: SearchRequest, opened: _Opened
+        self, request: SearchRequest, opened: OpenedDatabase
     ) -> OutsideReference | None:
         reference_id, upload = request.reference_id, request.reference_upload
         if reference_id is not None and upload is not None:
@@ -270,6 +271,7 @@ class Searcher:
             mixture = describe_mixture(roster, needed)
             if mixture:
                 raise PermanentError(mixture)
+            self._question_workers = sum(agent.agent == "question" for agent in roster)
             self._identities = identities_of(roster, {agent.agent for agent in roster})
             self._identities_until_s = time.monotonic() + _ROSTER_KEPT_S
         missing = sorted(set(needed) - self._identities.keys())
@@ -280,41 +282,9 @@ class Searcher:
             )
         return self._identities
 
-    def _open(self, request: SearchRequest, identities: Mapping[str, Identity]) -> _Opened:
-        if bool(request.gallery) == bool(request.database):
-            raise ConfigurationError("name either a gallery or a database by its key")
-        clip = dict(identities["similarity"])
-        key = request.database or self._latest_database(
-            request.gallery, captioner_identity(dict(identities["imagination"])), clip
-        )
-        opened = self._opened.pop(key, None)
-        if opened is None:
-            database = open_image_database(self._settings.image_db_folder, key)
-            gallery = open_gallery(self._settings.galleries_folder, database.gallery_key)
-            opened = _Opened(gallery, database)
-        if opened.database.manifest.clip != clip:
-            raise PermanentError(
-                f"database {key} was made with another CLIP than the similarity agents serve "
-                "(their scores would mean nothing): index the gallery with these agents, or start "
-                "agents with that CLIP"
-            )
-        self._opened[key] = opened  # the ones used last are kept
-        while len(self._opened) > _SPACES_KEPT:
-            self._opened.pop(next(iter(self._opened)), None)
-        return opened
-
-    def _latest_database(self, gallery: str, captioner: Identity, clip: Identity) -> str:
-        open_gallery(self._settings.galleries_folder, gallery)  # its own words when there is none
-        folder = self._settings.image_db_folder
-        retries = latest_version(folder, gallery, captioner, clip)
-        if retries is None:
-            raise DatasetError(
-                f"gallery {gallery} has no image database made by the models the agents serve: "
-                "index it first"
-            )
-        return database_key(gallery, captioner, clip, retries)
-
-    def _space(self, opened: _Opened, wanted: Mapping[str, Any]) -> SearchSpace:
+    def _space(
+        self, opened: OpenedDatabase, wanted: Mapping[str, Any], knobs: Knobs
+    ) -> SearchSpace:
         eligible = matching_rows(opened.gallery, wanted) if wanted else None
         if eligible is not None and not eligible:
             raise ConfigurationError("no image meets the filter")
@@ -324,10 +294,19 @@ class Searcher:
             row_of=opened.gallery.row_of,
             caption_of=opened.database.captions.__getitem__,
             exclude_reference=True,  # who asks for a change does not want the same image back
-            verify_chunk=self._settings.verify_chunk,
+            verify_chunk=self._verify_chunk(knobs),
             rows=len(opened.database),
             eligible_rows=eligible,
         )
+
+    def _verify_chunk(self, knobs: Knobs) -> int:
+        """Each question worker gets one message, where all candidates are asked about: interactive
+        messages are worked on one by one, and in a search nothing is done with a part of them."""
+        smallest = self._settings.verify_chunk
+        if best_to_settle(knobs) is not None:
+            return smallest
+        share = math.ceil(knobs.top_k / max(1, self._question_workers))
+        return max(smallest, min(share, _LARGEST_CHUNK))
 
     async def _client(self) -> AgentsClient:
         async with self._opening:
@@ -371,7 +350,7 @@ def _query_of(request: SearchRequest) -> Query:
     )
 
 
-def _dialogue_of(request: SearchRequest, opened: _Opened) -> Dialogue:
+def _dialogue_of(request: SearchRequest, opened: OpenedDatabase) -> Dialogue:
     """What came before. The image marked as the target describes it better than words did."""
     description = request.description
     if request.feedback_id is not None:
@@ -381,7 +360,7 @@ def _dialogue_of(request: SearchRequest, opened: _Opened) -> Dialogue:
     return Dialogue(request.earlier_texts, description, since)
 
 
-def _reference_caption(request: SearchRequest, opened: _Opened) -> str:
+def _reference_caption(request: SearchRequest, opened: OpenedDatabase) -> str:
     """Of a reference of the gallery; one that is none is described by what is imagined."""
     if request.reference_id is None or request.crop is not None:
         return ""

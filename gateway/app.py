@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,14 +13,15 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter
 from starlette.middleware.cors import CORSMiddleware
 
+from gateway.abandoned_uploads import keep_swept
 from gateway.access import Access
 from gateway.agent_board import RedisAgentBoard
 from gateway.benchmarks import BrokerBenchmarks
-from gateway.errors import MEDIA_TYPE, install_error_handlers
+from gateway.description import DescribedApi
+from gateway.errors import install_error_handlers
 from gateway.galleries import StoredGalleries
-from gateway.middleware import BodyLimit, RequestCounts, RequestIds
+from gateway.middleware import BodyLimit, RequestCounts, RequestIds, SearchAdmission
 from gateway.ports import AgentBoard, Benchmarks, Galleries, Searches, Services
-from gateway.records import Problem
 from gateway.redis_client import blocking_redis
 from gateway.reports import RunReports
 from gateway.routes import (
@@ -39,6 +41,7 @@ from gateway.watches import RunWatches
 from shared.bus.connection import connect
 from shared.image_files import MAX_BYTES, limit_pixels
 from shared.settings import Settings
+from shared.tasks import stop_tasks
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -76,21 +79,17 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(keep_swept(settings))
         yield
+        await stop_tasks([sweeping])
         await watches.aclose()
         await searches.aclose()
 
-    app = FastAPI(
+    app = DescribedApi(
         title="XR",
         summary="Training-free composed image retrieval: benchmarks and searches over HTTP",
         lifespan=lifespan,
         version=_version(),
-        responses={
-            "default": {
-                "description": "An error, as problem details (RFC 9457)",
-                "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
-            }
-        },
     )
     app.state.services = Services(
         settings=settings,
@@ -126,7 +125,8 @@ def create_app(
             "/v1/uploads": MAX_BYTES,
         },
     )
-    app.add_middleware(Access, settings=settings)
+    app.add_middleware(SearchAdmission, check_place=searches.check_place)
+    app.add_middleware(Access, settings=settings, redis=redis)
     app.add_middleware(RequestCounts, counter=requests)
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     if origins:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from gateway.records import Problem
 from shared.errors import PermanentError, TransientError, XRError
@@ -105,6 +106,36 @@ def problem_response(
     )
 
 
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Those a route answers with, for the description of its responses."""
+    return {status: _described(status) for status in statuses}
+
+
+def content_of(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """A response 200 that is no JSON record."""
+    schema = {} if media_type == "application/json" else {"type": "string"}
+    return {200: {"description": "OK", "content": {media_type: {"schema": schema}}}}
+
+
+def _described(status: int) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "description": f"{HTTPStatus(status).phrase}, as problem details (RFC 9457)",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}},
+    }
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        wait = {"type": "integer", "minimum": 1}
+        described["headers"] = {
+            "Retry-After": {"required": True, "schema": wait, "description": "seconds"}
+        }
+    return described
+
+
+OF_EVERY_ROUTE = (401, 403, 422, 429, 503)
+"""No key, too few scopes, a wrong parameter, too many requests, something is away."""
+OF_A_BODY = (400, 413)
+"""It cannot be read at all, or is too large."""
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Every error leaves the application as a problem, also the framework's own."""
 
@@ -119,4 +150,20 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         detail = f"{request.method} {request.url.path}: {error.detail}"
-        return problem_response(request, ApiError(error.status_code, slug, detail), error.headers)
+        told = ApiError(error.status_code, slug, detail)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # The framework names the methods of one route only, and a path may have several
+            headers = {"Allow": ", ".join(_methods_of(app, request))}
+            return problem_response(request, told, headers)
+        return problem_response(request, told, error.headers)
+
+
+def _methods_of(app: FastAPI, request: Request) -> list[str]:
+    """The methods that the path asked for has."""
+    found = {
+        method
+        for route in app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return sorted(found)

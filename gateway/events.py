@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -22,6 +23,24 @@ _HEADERS = {
 
 Events = AsyncGenerator[tuple[str, Record], None]
 """(name, record) of each event."""
+
+
+def described(record: type[Record], *names: str) -> dict[int | str, dict[str, Any]]:
+    """A response 200 for the description: events of these names, or `problem`, one after another.
+
+    The data of all but `problem` are such a record.
+    """
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{record.__name__}"},
+    }
+    event = {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {"event": {"enum": [*names, "problem"]}, "data": data},
+    }
+    return {200: {"description": "Events", "content": {MEDIA_TYPE: {"schema": event}}}}
 
 
 async def event_stream(request: Request, events: Events) -> StreamingResponse:

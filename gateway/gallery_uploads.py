@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -13,9 +15,11 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
+from gateway.access import EVERYBODY
 from gateway.errors import ApiError
 from shared import atomic_files
 from shared.datasets.folder import IMAGE_SUFFIXES
+from shared.datasets.registry import FOLDER_PREFIX
 from shared.errors import DatasetError, ItemError
 from shared.image_files import MAX_BYTES
 from shared.named_galleries import check_name, find_named
@@ -49,10 +53,12 @@ class _Member(NamedTuple):
 
 
 async def receive_gallery(request: Request, settings: Settings) -> tuple[str, Path]:
-    """Keep the images of a form in a new folder of XR_HOME/uploaded_galleries.
+    """Keep the images of a form in a folder of XR_HOME/uploaded_galleries.
 
     The folder has a name of its own, so that two uploads at once under one name don't meet: the
-    name goes to who claims it first. All images are kept or none.
+    name goes to who claims it first. The same caller's upload with the same `Idempotency-Key` has
+    the same folder; once a gallery is made of it, what is sent again is not read. All images are
+    kept or none.
 
     Returns: the gallery's name, and the folder.
      Raises: ApiError: says what is wrong with which file.
@@ -62,12 +68,13 @@ async def receive_gallery(request: Request, settings: Settings) -> tuple[str, Pa
             name, archive, images = form.get("name"), form.get("archive"), form.getlist("images")
             if not isinstance(name, str):
                 raise ApiError(422, "invalid-request", "the form has no text field `name`")
-            _check_free(settings, name)
+            folder = settings.uploaded_galleries_folder / _folder_name(request, name)
+            if _is_taken(settings, name, folder):
+                return name, folder
             files = [one for one in images if isinstance(one, UploadFile)]
             if isinstance(archive, UploadFile) == bool(files):
                 detail = "the form needs either `images` or a zip file in `archive`"
                 raise ApiError(422, "invalid-request", detail)
-            folder = settings.uploaded_galleries_folder / uuid.uuid4().hex
             if isinstance(archive, UploadFile):
                 await asyncio.to_thread(_keep_archive, archive.file, folder, settings)
             else:
@@ -78,14 +85,29 @@ async def receive_gallery(request: Request, settings: Settings) -> tuple[str, Pa
     return name, folder
 
 
-def _check_free(settings: Settings, name: str) -> None:
+def _folder_name(request: Request, name: str) -> str:
+    """The same for what one caller sends again under one key, else a new one."""
+    key = request.headers.get("idempotency-key", "")
+    if not key:
+        return uuid.uuid4().hex
+    owner = getattr(request.state, "caller", EVERYBODY).id
+    return hashlib.sha256(json.dumps([owner, key, name]).encode()).hexdigest()[:32]
+
+
+def _is_taken(settings: Settings, name: str, folder: Path) -> bool:
+    """Whether the gallery is there, made of this folder.
+
+    Raises: ApiError: it is there, made of something else; or that is no name.
+    """
     try:
         check_name(name)
     except DatasetError as error:
         raise ApiError(422, "invalid-name", str(error)) from error
-    if find_named(settings.named_galleries_folder, name) is not None:
+    former = find_named(settings.named_galleries_folder, name)
+    if former is not None and former.dataset != f"{FOLDER_PREFIX}{folder}":
         detail = f"there is a gallery {name!r} already: choose another name"
         raise ApiError(409, "name-taken", detail)
+    return former is not None
 
 
 def _member_of(file: UploadFile) -> _Member:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 
 from shared.galleries import ImageFile
 from shared.image_files import read_content
 from shared.reference_images import kind_of
 from shared.thumbnails import MEDIA_TYPE, keep_thumbnail, kept_width
 
+ImageWidth = Annotated[
+    int | None, Query(ge=16, le=4096, description="a JPEG about so wide; none = the file")
+]
+AN_IMAGE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The image",
+        "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    304: {"description": "The same as `If-None-Match` says"},
+}
+"""How a route that answers so describes it."""
 _HEADERS = {
     "Cache-Control": "private, max-age=3600",
     "X-Content-Type-Options": "nosniff",

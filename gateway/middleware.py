@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from prometheus_client import Counter
 from starlette.requests import Request
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import ApiError, problem_response
 
+SEARCHES = frozenset({"/v1/search", "/v1/search/stream"})
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -36,6 +37,24 @@ class RequestIds:
             await send(message)
 
         await self._app(scope, receive, send_with_id)
+
+
+class SearchAdmission:
+    """Refuses a search at once where as many are under way as may be: its body is not read."""
+
+    def __init__(self, app: ASGIApp, check_place: Callable[[], None]) -> None:
+        """`check_place` raises ApiError 429."""
+        self._app = app
+        self._check_place = check_place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in SEARCHES and scope["method"] == "POST":
+            try:
+                self._check_place()
+            except ApiError as error:
+                await problem_response(Request(scope), error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:

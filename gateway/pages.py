@@ -12,7 +12,12 @@ from gateway.errors import ApiError
 Item = TypeVar("Item")
 PageSize = Annotated[int, Query(ge=1, le=1_000, description="entries in one page")]
 PageToken = Annotated[
-    str, Query(max_length=20, description="next_page_token of the page before; empty = the first")
+    str,
+    Query(
+        max_length=20,
+        pattern=r"^[0-9]*$",
+        description="next_page_token of the page before; empty = the first",
+    ),
 ]
 
 

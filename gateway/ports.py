@@ -124,6 +124,9 @@ class Searches(Protocol):
     def stream(self, request: SearchRequest) -> AsyncIterator[SearchView]:
         """The coarse answer as soon as it is there, then the last one; raises as `search`."""
 
+    def check_place(self) -> None:
+        """Raises: ApiError: 429, as many searches are under way as may be."""
+
     def load(self) -> SearchLoad:
         """How many searches are under way, and were."""
 
@@ -167,7 +170,7 @@ class Services:
     draining: threading.Event = field(default_factory=threading.Event)
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 

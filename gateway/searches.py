@@ -81,8 +81,7 @@ class BrokerSearches:
             failed=self._failed,
         )
 
-    @contextlib.contextmanager
-    def _a_place(self) -> Iterator[None]:
+    def check_place(self) -> None:
         if self._running >= self._limit:
             self._refused += 1
             raise ApiError(
@@ -91,6 +90,10 @@ class BrokerSearches:
                 f"{self._running} searches are under way; ask again in a moment",
                 retry_after_s=_RETRY_AFTER_S,
             )
+
+    @contextlib.contextmanager
+    def _a_place(self) -> Iterator[None]:
+        self.check_place()
         self._running += 1
         try:
             yield

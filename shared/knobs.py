@@ -7,6 +7,7 @@ table in docs/settings.md are all made from the fields of `Knobs` (see `knob_des
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -151,8 +152,8 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True):
     ] = DEFAULT_SEED
 
     def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):
-            _check_value(field.name, getattr(self, field.name), field.type)
+        for name, kind in _types_of_knobs():
+            _check_value(name, getattr(self, name), kind)
         self._check_stages()
         self._check_lists()
         if self.rank_depth < self.top_k:
@@ -235,6 +236,12 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True):
 
     def _first_list_of_head(self) -> str:
         return f"{self.head_source}.{self.list_kinds[0]}"
+
+
+@functools.cache
+def _types_of_knobs() -> tuple[tuple[str, Any], ...]:
+    """Name and type of every knob; finding the types takes a while, and every search has knobs."""
+    return tuple((field.name, field.type) for field in msgspec.structs.fields(Knobs))
 
 
 def from_mapping(given: Mapping[str, Any]) -> Knobs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import tomllib
 from pathlib import Path
@@ -52,6 +54,13 @@ def profile_knobs(name_or_path: str) -> dict[str, Any]:
     except ConfigurationError as error:
         logger.warning("%s; its [knobs], if it has any, do not apply", error)
         return {}
+    status = path.stat()
+    return copy.deepcopy(_knobs_of(path, (status.st_mtime_ns, status.st_size, status.st_ino)))
+
+
+@functools.lru_cache(maxsize=32)
+def _knobs_of(path: Path, _stamp: tuple[int, int, int]) -> dict[str, Any]:
+    """Read anew only where the file has changed: every search begins with its profile's knobs."""
     knobs: dict[str, Any] = read_profile(path).get("knobs", {})
     try:
         from_mapping(knobs)

@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         api_keys: "required", "off", or "auto": required where others than this machine can reach
             the gateway.
         rate_limit_per_s: requests a second of one API key (of one address where keys are off) that
-            one gateway takes; 0 = any number.
+            all gateways of one Redis take together; 0 = any number.
         max_upload_mb: the largest gallery that is uploaded at once, also when unpacked.
         cors_origins: origins whose pages may use the API, with commas between; empty = none.
         window: queries in flight per coordinator.

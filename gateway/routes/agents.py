@@ -7,12 +7,17 @@ from typing import get_args
 from fastapi import APIRouter
 
 from gateway.access import needs
-from gateway.errors import ApiError
+from gateway.errors import OF_EVERY_ROUTE, ApiError, problems
 from gateway.ports import ServicesDependency
 from gateway.records import AgentList, DeadLetterList
 from shared.contracts.skills import AgentName
 
-router = APIRouter(prefix="/v1/agents", tags=["agents"], dependencies=[needs("read")])
+router = APIRouter(
+    prefix="/v1/agents",
+    tags=["agents"],
+    dependencies=[needs("read")],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 
 @router.get("")
@@ -24,14 +29,19 @@ async def list_agents(services: ServicesDependency) -> AgentList:
     )
 
 
-@router.get("/{agent}/dead-letters")
+@router.get("/{agent}/dead-letters", responses=problems(404))
 async def list_dead_letters(agent: str, services: ServicesDependency) -> DeadLetterList:
     """Messages that were given up, oldest first."""
     _check_known(agent)
     return DeadLetterList(agent=agent, dead_letters=await services.board.dead_letters(agent))
 
 
-@router.post("/{agent}/dead-letters/retry", status_code=202, dependencies=[needs("admin")])
+@router.post(
+    "/{agent}/dead-letters/retry",
+    status_code=202,
+    dependencies=[needs("admin")],
+    responses=problems(404),
+)
 async def retry_all_dead_letters(agent: str, services: ServicesDependency) -> DeadLetterList:
     """Queue every dead letter there is now again; answers with those that are left."""
     _check_known(agent)
@@ -41,7 +51,10 @@ async def retry_all_dead_letters(agent: str, services: ServicesDependency) -> De
 
 
 @router.post(
-    "/{agent}/dead-letters/{entry_id}/retry", status_code=202, dependencies=[needs("admin")]
+    "/{agent}/dead-letters/{entry_id}/retry",
+    status_code=202,
+    dependencies=[needs("admin")],
+    responses=problems(404),
 )
 async def retry_dead_letter(
     agent: str, entry_id: str, services: ServicesDependency

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
 from gateway.access import Caller, CallerDependency, needs
-from gateway.errors import ApiError
-from gateway.events import Events, event_stream
+from gateway.errors import OF_A_BODY, OF_EVERY_ROUTE, ApiError, content_of, problems
+from gateway.events import Events, described, event_stream
 from gateway.pages import PageSize, PageToken, page_of
 from gateway.ports import Services, ServicesDependency
 from gateway.records import (
@@ -25,7 +25,12 @@ from gateway.records import (
 )
 from shared.errors import PermanentError
 
-router = APIRouter(prefix="/v1/benchmarks", tags=["benchmarks"], dependencies=[needs("read")])
+router = APIRouter(
+    prefix="/v1/benchmarks",
+    tags=["benchmarks"],
+    dependencies=[needs("read")],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 RESULT_FILES = {
     "predictions": ("predictions.jsonl", "application/x-ndjson"),
@@ -35,8 +40,17 @@ RESULT_FILES = {
 """Route -> (file in the run folder, media type)."""
 SUBMISSIONS_FOLDER = "submissions"
 
+OfDataset = Annotated[str, Query(max_length=100, description="only of this data set")]
+InState = Annotated[RunState | None, Query(description="only in this state")]
 
-@router.post("", status_code=202, dependencies=[needs("bench")])
+
+def _file(kind: str) -> dict[int | str, dict[str, Any]]:
+    return {**content_of(RESULT_FILES[kind][1].partition(";")[0]), **problems(404)}
+
+
+@router.post(
+    "", status_code=202, dependencies=[needs("bench")], responses=problems(*OF_A_BODY, 507)
+)
 async def submit_benchmark(
     body: BenchmarkRequest,
     request: Request,
@@ -55,24 +69,18 @@ async def submit_benchmark(
 async def list_benchmarks(
     services: ServicesDependency,
     caller: CallerDependency,
-    dataset: Annotated[str, Query(max_length=100, description="only of this data set")] = "",
-    state: Annotated[RunState | None, Query(description="only in this state")] = None,
+    dataset: OfDataset = "",
+    state: InState = None,
     page_size: PageSize = 100,
     page_token: PageToken = "",
 ) -> BenchmarkList:
     """Known runs, newest first."""
-    views = [
-        view
-        for view in await services.benchmarks.views()
-        if caller.sees(view.owner)
-        and (not dataset or view.dataset.lower() == dataset.lower())
-        and (state is None or view.state == state)
-    ]
+    views = await listed(services, caller, dataset, state)
     shown, following = page_of(views, page_size, page_token)
     return BenchmarkList(benchmarks=shown, total=len(views), next_page_token=following)
 
 
-@router.get("/{benchmark_id}")
+@router.get("/{benchmark_id}", responses=problems(404))
 async def show_benchmark(
     benchmark_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> BenchmarkView:
@@ -80,7 +88,11 @@ async def show_benchmark(
     return await seen(services, caller, benchmark_id)
 
 
-@router.get("/{benchmark_id}/events", response_class=StreamingResponse)
+@router.get(
+    "/{benchmark_id}/events",
+    response_class=StreamingResponse,
+    responses={**described(BenchmarkView, "progress", "done"), **problems(404)},
+)
 async def stream_benchmark(
     benchmark_id: str, request: Request, services: ServicesDependency, caller: CallerDependency
 ) -> StreamingResponse:
@@ -92,7 +104,9 @@ async def stream_benchmark(
     return await event_stream(request, _events(services, benchmark_id))
 
 
-@router.delete("/{benchmark_id}", status_code=202, dependencies=[needs("bench")])
+@router.delete(
+    "/{benchmark_id}", status_code=202, dependencies=[needs("bench")], responses=problems(404)
+)
 async def cancel_benchmark(
     benchmark_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> BenchmarkView:
@@ -104,7 +118,12 @@ async def cancel_benchmark(
     return cancelled
 
 
-@router.post("/{benchmark_id}/resume", status_code=202, dependencies=[needs("bench")])
+@router.post(
+    "/{benchmark_id}/resume",
+    status_code=202,
+    dependencies=[needs("bench")],
+    responses=problems(404, 409),
+)
 async def resume_benchmark(
     benchmark_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> BenchmarkView:
@@ -119,7 +138,7 @@ async def resume_benchmark(
     return resumed
 
 
-@router.get("/{benchmark_id}/queries")
+@router.get("/{benchmark_id}/queries", responses=problems(404, 409))
 async def list_queries(
     benchmark_id: str,
     services: ServicesDependency,
@@ -139,7 +158,7 @@ async def list_queries(
     return await services.benchmarks.queries(benchmark_id, stage, sort, page_size, page_token)
 
 
-@router.get("/{benchmark_id}/queries/{query_id:path}")
+@router.get("/{benchmark_id}/queries/{query_id:path}", responses=problems(404, 409))
 async def show_query(
     benchmark_id: str,
     query_id: str,
@@ -152,7 +171,9 @@ async def show_query(
     return await services.benchmarks.query(benchmark_id, query_id, k)
 
 
-@router.get("/{benchmark_id}/predictions", response_class=FileResponse)
+@router.get(
+    "/{benchmark_id}/predictions", response_class=FileResponse, responses=_file("predictions")
+)
 async def download_predictions(
     benchmark_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> FileResponse:
@@ -160,7 +181,7 @@ async def download_predictions(
     return await _result_file(services, caller, benchmark_id, "predictions")
 
 
-@router.get("/{benchmark_id}/manifest", response_class=FileResponse)
+@router.get("/{benchmark_id}/manifest", response_class=FileResponse, responses=_file("manifest"))
 async def download_manifest(
     benchmark_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> FileResponse:
@@ -168,7 +189,9 @@ async def download_manifest(
     return await _result_file(services, caller, benchmark_id, "manifest")
 
 
-@router.get("/{benchmark_id}/metrics-table", response_class=FileResponse)
+@router.get(
+    "/{benchmark_id}/metrics-table", response_class=FileResponse, responses=_file("metrics-table")
+)
 async def download_metrics_table(
     benchmark_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> FileResponse:
@@ -176,7 +199,7 @@ async def download_metrics_table(
     return await _result_file(services, caller, benchmark_id, "metrics-table")
 
 
-@router.get("/{benchmark_id}/submissions")
+@router.get("/{benchmark_id}/submissions", responses=problems(404))
 async def list_submissions(
     benchmark_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> SubmissionList:
@@ -185,7 +208,11 @@ async def list_submissions(
     return SubmissionList(benchmark_id=benchmark_id, submissions=_submissions(view))
 
 
-@router.get("/{benchmark_id}/submissions/{name}", response_class=FileResponse)
+@router.get(
+    "/{benchmark_id}/submissions/{name}",
+    response_class=FileResponse,
+    responses={**content_of("application/json"), **problems(404)},
+)
 async def download_submission(
     benchmark_id: str, name: str, services: ServicesDependency, caller: CallerDependency
 ) -> FileResponse:
@@ -201,6 +228,19 @@ async def download_submission(
 def _submissions(view: BenchmarkView) -> list[str]:
     folder = Path(view.run_folder) / SUBMISSIONS_FOLDER
     return sorted(path.name for path in folder.glob("*.json")) if view.run_folder else []
+
+
+async def listed(
+    services: Services, caller: Caller, dataset: str, state: RunState | None
+) -> list[BenchmarkView]:
+    """The runs a caller may see, newest first; of one data set or in one state, if so wanted."""
+    return [
+        view
+        for view in await services.benchmarks.views()
+        if caller.sees(view.owner)
+        and (not dataset or view.dataset.lower() == dataset.lower())
+        and (state is None or view.state == state)
+    ]
 
 
 async def seen(services: Services, caller: Caller, benchmark_id: str) -> BenchmarkView:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
 
+from gateway.abandoned_uploads import discard_upload
 from gateway.access import CallerDependency, needs
-from gateway.errors import ApiError
+from gateway.errors import OF_A_BODY, OF_EVERY_ROUTE, ApiError, problems
 from gateway.gallery_uploads import UPLOAD_FORM, receive_gallery
-from gateway.image_responses import image_response
+from gateway.image_responses import AN_IMAGE, ImageWidth, image_response
 from gateway.pages import PageSize, PageToken
 from gateway.ports import ServicesDependency
 from gateway.records import GalleryImageList, GalleryList, GalleryRequest, GalleryView
 from shared.datasets.registry import FOLDER_PREFIX
 from shared.errors import DatasetError, ItemError
-from shared.image_database_cleanup import take_away
 
-router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
+router = APIRouter(
+    prefix="/v1/galleries",
+    tags=["galleries"],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 
 @router.get("", dependencies=[needs("read")])
@@ -37,11 +41,12 @@ async def list_galleries(
     "",
     status_code=202,
     dependencies=[needs("bench")],
+    responses=problems(*OF_A_BODY, 409, 415, 507),
     openapi_extra={
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": GalleryRequest.model_json_schema()},
+                "application/json": {"schema": {"$ref": "#/components/schemas/GalleryRequest"}},
                 "multipart/form-data": {"schema": UPLOAD_FORM},
             },
         }
@@ -66,7 +71,7 @@ async def create_gallery(
                 name, f"{FOLDER_PREFIX}{folder}", caller, idempotency_key, uploaded=True
             )
         except BaseException:
-            await asyncio.to_thread(take_away, folder)
+            await asyncio.to_thread(discard_upload, services.settings, folder)
             raise
     elif kind == "application/json":
         wanted = await _json_body(request)
@@ -80,7 +85,7 @@ async def create_gallery(
     return view
 
 
-@router.get("/{key}", dependencies=[needs("read")])
+@router.get("/{key}", dependencies=[needs("read")], responses=problems(404))
 async def show_gallery(
     key: str, services: ServicesDependency, caller: CallerDependency
 ) -> GalleryView:
@@ -88,7 +93,9 @@ async def show_gallery(
     return await services.galleries.view(key, caller)
 
 
-@router.delete("/{key}", status_code=204, dependencies=[needs("bench")])
+@router.delete(
+    "/{key}", status_code=204, dependencies=[needs("bench")], responses=problems(404, 409)
+)
 async def delete_gallery(
     key: str, services: ServicesDependency, caller: CallerDependency
 ) -> Response:
@@ -97,7 +104,7 @@ async def delete_gallery(
     return Response(status_code=204)
 
 
-@router.get("/{key}/images", dependencies=[needs("read")])
+@router.get("/{key}/images", dependencies=[needs("read")], responses=problems(404, 409))
 async def list_images(
     key: str,
     services: ServicesDependency,
@@ -109,16 +116,19 @@ async def list_images(
     return await services.galleries.images(key, caller, page_size, page_token)
 
 
-@router.get("/{key}/images/{image_id:path}", response_class=Response, dependencies=[needs("read")])
+@router.get(
+    "/{key}/images/{image_id:path}",
+    response_class=Response,
+    dependencies=[needs("read")],
+    responses={**AN_IMAGE, **problems(404, 409)},
+)
 async def show_image(
     key: str,
     image_id: str,
     request: Request,
     services: ServicesDependency,
     caller: CallerDependency,
-    width: Annotated[
-        int | None, Query(ge=16, le=4096, description="a JPEG about so wide; none = the file")
-    ] = None,
+    width: ImageWidth = None,
 ) -> Response:
     """An image as it is, or a small version of it."""
     gallery = await asyncio.to_thread(services.galleries.open, key, caller)

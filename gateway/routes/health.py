@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gateway.errors import REDIS_AWAY
+from gateway.errors import REDIS_AWAY, content_of
 from gateway.metrics import state_of_the_system
 from gateway.ports import ServicesDependency
 from gateway.records import Readiness
@@ -56,7 +56,7 @@ async def readyz(response: Response, services: ServicesDependency) -> Readiness:
     return readiness
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses=content_of("text/plain"))
 async def metrics(services: ServicesDependency) -> Response:
     """Prometheus' text format: queues and runs as they are now, and the requests served so far."""
     text = generate_latest(services.registry) + generate_latest(await state_of_the_system(services))

@@ -8,18 +8,23 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from gateway.access import CallerDependency, needs
-from gateway.errors import ApiError
+from gateway.errors import OF_EVERY_ROUTE, ApiError, problems
 from gateway.ports import ServicesDependency
 from gateway.reports import Form
 from gateway.routes.benchmarks import seen
 from shared.errors import DatasetError
 
-router = APIRouter(prefix="/v1/benchmarks", tags=["benchmarks"], dependencies=[needs("read")])
+router = APIRouter(
+    prefix="/v1/benchmarks",
+    tags=["benchmarks"],
+    dependencies=[needs("read")],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox"
 
 
-@router.get("/{benchmark_id}/report", response_class=HTMLResponse)
+@router.get("/{benchmark_id}/report", response_class=HTMLResponse, responses=problems(404, 409))
 async def show_report(
     benchmark_id: str,
     services: ServicesDependency,

@@ -7,30 +7,38 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from gateway.access import CallerDependency, needs
+from gateway.errors import OF_EVERY_ROUTE, problems
 from gateway.pages import PageSize, PageToken, page_of
 from gateway.ports import ServicesDependency
 from gateway.records import BenchmarkView, RunComparison, RunDetails, RunList, RunSummary
-from gateway.routes.benchmarks import seen
+from gateway.routes.benchmarks import InState, OfDataset, listed, seen
 
-router = APIRouter(prefix="/v1/runs", tags=["runs"], dependencies=[needs("read")])
+router = APIRouter(
+    prefix="/v1/runs",
+    tags=["runs"],
+    dependencies=[needs("read")],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 
 @router.get("")
 async def list_runs(
     services: ServicesDependency,
     caller: CallerDependency,
+    dataset: OfDataset = "",
+    state: InState = None,
     page_size: PageSize = 100,
     page_token: PageToken = "",
 ) -> RunList:
     """All runs in short, newest first."""
-    views = [view for view in await services.benchmarks.views() if caller.sees(view.owner)]
+    views = await listed(services, caller, dataset, state)
     shown, following = page_of(views, page_size, page_token)
     return RunList(
         runs=[_summary(view) for view in shown], total=len(views), next_page_token=following
     )
 
 
-@router.get("/{run_id}")
+@router.get("/{run_id}", responses=problems(404))
 async def show_run(
     run_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> RunDetails:
@@ -40,7 +48,7 @@ async def show_run(
     return RunDetails(benchmark=view, manifest=manifest, results=results)
 
 
-@router.get("/{run_id}/comparison/{other_id}")
+@router.get("/{run_id}/comparison/{other_id}", responses=problems(404, 409))
 async def compare_runs(
     run_id: str,
     other_id: str,

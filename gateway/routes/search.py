@@ -8,15 +8,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from gateway.access import Caller, CallerDependency, needs
-from gateway.errors import ApiError
-from gateway.events import Events, event_stream
+from gateway.errors import OF_A_BODY, OF_EVERY_ROUTE, ApiError, problems
+from gateway.events import Events, described, event_stream
 from gateway.ports import Services, ServicesDependency
 from gateway.records import SearchRequest, SearchView
 
-router = APIRouter(prefix="/v1/search", tags=["search"], dependencies=[needs("search")])
+router = APIRouter(
+    prefix="/v1/search",
+    tags=["search"],
+    dependencies=[needs("search")],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 
-@router.post("")
+@router.post("", responses=problems(*OF_A_BODY, 404, 409, 504))
 async def search(
     body: SearchRequest, services: ServicesDependency, caller: CallerDependency
 ) -> SearchView:
@@ -24,7 +29,14 @@ async def search(
     return await services.searches.search(await _by_key(services, caller, body))
 
 
-@router.post("/stream", response_class=StreamingResponse)
+@router.post(
+    "/stream",
+    response_class=StreamingResponse,
+    responses={
+        **described(SearchView, "coarse", "verified"),
+        **problems(*OF_A_BODY, 404, 409, 504),
+    },
+)
 async def stream_search(
     body: SearchRequest, request: Request, services: ServicesDependency, caller: CallerDependency
 ) -> StreamingResponse:

@@ -11,13 +11,19 @@ from typing import Any
 from fastapi import APIRouter
 
 from gateway.access import CallerDependency, needs
+from gateway.errors import OF_EVERY_ROUTE, problems
 from gateway.ports import ServicesDependency
 from gateway.records import ProfileList, ProfileView, SystemView
 from shared.errors import ConfigurationError
 from shared.knob_descriptions import json_schema
 from shared.profile_files import PROFILES_FOLDER, find_profile, read_profile
 
-router = APIRouter(prefix="/v1", tags=["system"], dependencies=[needs("read")])
+router = APIRouter(
+    prefix="/v1",
+    tags=["system"],
+    dependencies=[needs("read")],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 _MODEL_PARTS = ("backend", "checkpoint", "revision")
 

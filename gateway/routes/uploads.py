@@ -8,21 +8,26 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from gateway.access import needs
-from gateway.errors import ApiError
-from gateway.image_responses import image_response
+from gateway.errors import OF_A_BODY, OF_EVERY_ROUTE, ApiError, problems
+from gateway.image_responses import AN_IMAGE, ImageWidth, image_response
 from gateway.ports import ServicesDependency
 from gateway.records import UploadView
 from shared.errors import DatasetError, ItemError
 from shared.galleries import open_gallery
 from shared.reference_images import find_reference, keep_reference
 
-router = APIRouter(prefix="/v1/uploads", tags=["search"])
+router = APIRouter(
+    prefix="/v1/uploads",
+    tags=["search"],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 
 @router.post(
     "",
     status_code=201,
     dependencies=[needs("search")],
+    responses=problems(*OF_A_BODY, 507),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -46,9 +51,14 @@ async def upload_reference(
     return UploadView.model_validate({n: v for n, v in fields.items() if n != "gallery"})
 
 
-@router.get("/{upload_id}", response_class=Response, dependencies=[needs("search")])
+@router.get(
+    "/{upload_id}",
+    response_class=Response,
+    dependencies=[needs("search")],
+    responses={**AN_IMAGE, **problems(404)},
+)
 async def show_upload(
-    upload_id: str, request: Request, services: ServicesDependency, width: int | None = None
+    upload_id: str, request: Request, services: ServicesDependency, width: ImageWidth = None
 ) -> Response:
     """The image again, or a small version of it."""
 

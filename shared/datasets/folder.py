@@ -54,8 +54,7 @@ def load_folder(folder: Path, split: str = "all") -> Benchmark:
 
     Raises: DatasetError: no such folder, no images in it, or a malformed line.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder")
+    _check_folder(folder)
     listing = next((folder / n for n in GALLERY_LISTS if (folder / n).is_file()), None)
     gallery = _all_images(folder) if listing is None else read_gallery_list(listing)
     located = list(read_queries(folder / QUERIES)) if (folder / QUERIES).exists() else []
@@ -81,8 +80,7 @@ def image_files(folder: Path) -> list[str]:
     Links to folders are not followed: they may lead in circles.
     Raises: DatasetError: no such folder, or no image in it.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder")
+    _check_folder(folder)
     found: list[str] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -97,6 +95,16 @@ def image_files(folder: Path) -> list[str]:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DatasetError(f"no images in {folder}; files ending in {kinds} are looked for")
     return sorted(found)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises: DatasetError: it is none."""
+    try:
+        found = folder.is_dir()
+    except OSError as error:  # a name that is too long
+        raise DatasetError(f"{folder}: {error.strerror}") from error
+    if not found:
+        raise DatasetError(f"{folder} is not a folder")
 
 
 def read_gallery_list(path: Path) -> Images:

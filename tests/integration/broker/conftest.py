@@ -31,7 +31,12 @@ IDENTITY = {"checkpoint": "models/fake-clip", "prompt.caption": "c1", "prompt.pr
 @pytest.fixture
 def settings(tmp_path: Path, redis_url: str) -> Settings:
     """Settings of a workplace with the data set folder:pictures."""
-    pictures = tmp_path / "data" / "pictures"
+    return workplace(tmp_path, redis_url)
+
+
+def workplace(folder: Path, redis_url: str) -> Settings:
+    """The same for what is no fixture."""
+    pictures = folder / "data" / "pictures"
     pictures.mkdir(parents=True)
     for n in range(IMAGES):
         Image.new("RGB", (8, 8), (16 * n, 255 - 16 * n, 90)).save(pictures / f"{n:02d}.png")
@@ -50,8 +55,8 @@ def settings(tmp_path: Path, redis_url: str) -> Settings:
     (pictures / "queries.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     return Settings(
         redis_url=redis_url,
-        home=tmp_path / "home",
-        data_root=tmp_path / "data",
+        home=folder / "home",
+        data_root=folder / "data",
         window=3,
         verify_chunk=4,
     )

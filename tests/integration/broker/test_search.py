@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 
@@ -81,6 +82,34 @@ async def test_a_search_finds_what_a_benchmark_query_would_and_says_why(
         SearchRequest(gallery=gallery, modification_text="a red one", knobs=COARSE)
     )
     assert len(without_reference.hits) == 10
+
+
+async def test_each_question_worker_gets_one_message_about_the_images_of_a_search(
+    agents: LiveAgents, gallery: str, settings: Settings, redis: Redis
+) -> None:
+    request = SearchRequest(gallery=gallery, modification_text="x", k=5, knobs={"top_k": 12})
+    for workers in (1, 2):
+        # Given so many, and candidates enough for more messages of XR_VERIFY_CHUNK
+        assert 12 / settings.verify_chunk > workers
+        if workers == 2:
+            agents.start("question")
+            alive = BusClient(redis, "xr:reply:nobody").live_agents
+            async with asyncio.timeout(10):
+                while [one.agent for one in await alive()].count("question") < workers:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        agents.asked.clear()
+        # When somebody searches
+        async with Searcher(redis, settings) as searcher:
+            await searcher.search(request)
+        # Then each has one message about images, and one about captions
+        for step in ("verify_image", "verify_caption"):
+            assert len([one for one in agents.asked if f"/{step}/" in one]) == workers
+    # And where the best are enough, they are asked about in small messages as before
+    agents.asked.clear()
+    early = msgspec.structs.replace(request, knobs={"top_k": 12, "verify_depth": 12})
+    async with Searcher(redis, settings) as searcher:
+        await searcher.search(early)
+    assert len([one for one in agents.asked if "/verify_image/" in one]) >= 3
 
 
 async def test_a_filtered_search_ranks_only_images_that_meet_the_filter(

@@ -57,9 +57,21 @@ ROUTES = (
     ("GET", "/v1/benchmarks/{}/submissions"),
     ("GET", "/v1/benchmarks/{}/submissions/x.json"),
     ("GET", "/v1/benchmarks/demo_val~run-1/submissions/{}"),
+    ("GET", "/v1/benchmarks/{}/events"),
+    ("GET", "/v1/benchmarks/{}/report"),
+    ("GET", "/v1/benchmarks/{}/queries"),
+    ("GET", "/v1/benchmarks/demo_val~run-1/queries/{}"),
+    ("GET", "/v1/runs/{}"),
+    ("GET", "/v1/runs/demo_val~run-1/comparison/{}"),
+    ("GET", "/v1/galleries/{}"),
+    ("DELETE", "/v1/galleries/{}"),
+    ("GET", "/v1/galleries/{}/images"),
+    ("GET", "/v1/galleries/{}/images/a.png"),
+    ("GET", "/v1/uploads/{}"),
     ("GET", "/v1/agents/{}/dead-letters"),
     ("POST", "/v1/agents/imagination/dead-letters/{}/retry"),
 )
+LISTS_AND_RECORDS = {"benchmarks", "submissions", "id", "galleries", "runs", "benchmark", "queries"}
 REFUSED = {400, 404, 405, 409, 413, 414, 422}
 
 
@@ -112,9 +124,20 @@ async def test_no_name_in_a_path_leads_out_of_its_folder(
             response = await http.request(method, route.format(quoted))
             if response.status_code < 300:  # a shorter path that is a route of its own
                 assert SECRET not in response.text
-                assert {"benchmarks", "submissions", "id"} & response.json().keys(), name
+                assert LISTS_AND_RECORDS & response.json().keys(), name
             elif response.status_code not in (307, 308):
                 check_refused(response, f"{method} {route} with {name[:40]!r}")
+
+
+async def test_no_name_of_a_file_of_the_page_leads_out_of_it(http: httpx.AsyncClient) -> None:
+    for name in CLIMBING:
+        for quoted in {urllib.parse.quote(name, safe=""), urllib.parse.quote(name, safe="/%.~")}:
+            response = await http.get(f"/web/{quoted}")
+            if response.status_code == 200:  # a shorter path that is the page
+                assert SECRET not in response.text
+                assert response.headers["content-type"].startswith("text/html")
+            elif response.status_code not in (307, 308):
+                check_refused(response, f"/web/ with {name[:40]!r}")
 
 
 async def test_a_link_among_the_results_is_not_followed_outside(http: httpx.AsyncClient) -> None:

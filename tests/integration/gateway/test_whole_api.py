@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import time
 import zipfile
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from redis.asyncio import Redis
 
 from broker.benchmark_run import coordinate
+from gateway.abandoned_uploads import ABANDONED_AFTER_S
 from gateway.app import create_app
 from shared.settings import Settings
 from tests.integration.broker.conftest import (  # noqa: F401 - fixtures
@@ -219,6 +222,107 @@ async def test_of_two_uploads_under_one_name_one_is_kept_whole(api: Api) -> None
     assert sorted(path.name for path in folder.iterdir()) == kept
 
 
+async def test_an_upload_that_is_sent_again_with_its_key_is_answered_as_before(api: Api) -> None:
+    def upload(key: str, name: str = "mine", colour: str = "red") -> Awaitable[httpx.Response]:
+        files = [("images", (f"{colour}.png", picture(colour)))]
+        return api.http.post(
+            "/v1/galleries", data={"name": name}, files=files, headers={"Idempotency-Key": key}
+        )
+
+    # Given an upload whose answer was lost
+    first = await upload("a")
+    assert first.status_code == 202, first.text
+    # When it is sent again, before and after its run
+    again = await upload("a")
+    await api.work(first.json()["benchmark_id"])
+    later = await upload("a")
+    # Then there is one gallery, one run and one folder
+    for answer in (again, later):
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["benchmark_id"] == first.json()["benchmark_id"]
+        assert answer.headers["location"] == first.headers["location"]
+    assert len(uploaded(api)) == 1
+    assert len((await api.get("/v1/runs"))["runs"]) == 1
+    # And another key, or none, is another upload
+    for key in ("b", ""):
+        answer = await upload(key, colour="blue")
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:xr:problem:name-taken")
+    assert [path.name for folder in uploaded(api) for path in folder.iterdir()] == ["red.png"]
+
+
+async def test_an_upload_sent_twice_at_once_leaves_one_whole_gallery(api: Api) -> None:
+    files = [("images", ("red.png", picture("red")))]
+    answers = await asyncio.gather(
+        *(
+            api.http.post(
+                "/v1/galleries",
+                data={"name": "mine"},
+                files=files,
+                headers={"Idempotency-Key": "a"},
+            )
+            for _ in range(2)
+        )
+    )
+    # One may be told that the other is under way; none takes the other's images away
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert 202 in [answer.status_code for answer in answers]
+    (folder,) = uploaded(api)
+    assert [path.name for path in folder.iterdir()] == ["red.png"]
+    view = await api.get("/v1/galleries/mine")
+    await api.work(view["benchmark_id"])
+    assert (await api.get("/v1/galleries/mine"))["state"] == "ready"
+
+
+async def test_a_reference_image_sent_again_is_answered_as_before(api: Api) -> None:
+    headers = {"Idempotency-Key": "a"}
+    first, again = [
+        await api.http.post("/v1/uploads", content=picture("green"), headers=headers)
+        for _ in range(2)
+    ]
+    assert (first.status_code, first.json()) == (again.status_code, again.json())
+    assert first.status_code == 201
+
+
+async def test_what_a_killed_gateway_had_received_is_removed_after_a_day(api: Api) -> None:
+    # Given a gallery, and three folders without one: whole, half-written, and of today
+    files = [("images", ("red.png", picture("red")))]
+    await api.http.post("/v1/galleries", data={"name": "mine"}, files=files)
+    (kept,) = uploaded(api)
+    parent = api.settings.uploaded_galleries_folder
+    whole, half, young = (parent / name for name in ("0" * 32, ".1.7-ab.tmp", "2" * 32))
+    for folder in (whole, half, young):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(picture())
+    day_ago_s = time.time() - ABANDONED_AFTER_S - 60
+    for folder in (kept, whole, half):
+        os.utime(folder, (day_ago_s, day_ago_s))
+    # When a gateway starts
+    app = create_app(api.settings, api.redis)
+    async with app.router.lifespan_context(app):
+        async with asyncio.timeout(10):
+            while whole.exists() or half.exists():  # noqa: ASYNC110 - files have no events
+                await asyncio.sleep(0.02)
+    # Then what is older than a day and nobody's is gone
+    assert sorted(uploaded(api)) == sorted([kept, young])
+
+
+async def test_runs_are_listed_by_their_state_and_data_set(api: Api) -> None:
+    finished = await api.benchmark()
+    body = {"dataset": "folder:pictures", "split": "all"}
+    queued = (await api.http.post("/v1/benchmarks", json=body)).json()["id"]
+    for path, name in (("/v1/runs", "runs"), ("/v1/benchmarks", "benchmarks")):
+        for state, expected in (
+            ("finished", [finished]),
+            ("queued", [queued]),
+            ("cancelled", []),
+        ):
+            found = await api.get(path, state=state)
+            assert [run["id"] for run in found[name]] == expected, (path, state)
+            assert found["total"] == len(expected)
+        assert (await api.get(path, dataset="demo"))["total"] == 0
+        assert (await api.http.get(path, params={"state": "lost"})).status_code == 422
+
+
 async def test_a_stream_has_the_coarse_ranking_first(api: Api) -> None:
     await api.benchmark()
     (gallery,) = (await api.get("/v1/galleries"))["galleries"]
@@ -327,7 +431,9 @@ async def test_bombs_are_refused_before_they_are_unpacked(api: Api, tmp_path: Pa
     assert uploaded(api) == []
 
 
-@pytest.mark.parametrize("folder", ["../../etc", "/etc", "http://example.org/x", "file:///etc"])
+@pytest.mark.parametrize(
+    "folder", ["../../etc", "/etc", "http://example.org/x", "file:///etc", "a" * 300]
+)
 async def test_no_gallery_is_made_of_what_lies_elsewhere(api: Api, folder: str) -> None:
     answer = await api.http.post("/v1/galleries", json={"name": "bad", "folder": folder})
     assert answer.status_code == 422, answer.text

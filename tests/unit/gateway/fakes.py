@@ -109,6 +109,7 @@ class FakeSearches:
         self.fails: Exception | None = None
         self.fails_later: Exception | None = None
         self.closed = False
+        self.full = False
 
     async def search(self, request: SearchRequest) -> SearchView:
         self.asked.append(request)
@@ -126,6 +127,10 @@ class FakeSearches:
         if self.fails_later is not None:
             raise self.fails_later
         yield view
+
+    def check_place(self) -> None:
+        if self.full:
+            raise ApiError(429, "too-many-searches", "too many", retry_after_s=1)
 
     def load(self) -> SearchLoad:
         return SearchLoad(running=0, limit=64, answered=len(self.asked), refused=0, failed=0)

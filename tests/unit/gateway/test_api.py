@@ -242,3 +242,14 @@ async def test_the_description_names_every_operation(api: Api) -> None:
         ("get", "/v1/profiles"),
         ("get", "/v1/knobs"),
     }
+
+
+async def test_a_search_too_many_is_refused_before_anything_of_it_is_read(api: Api) -> None:
+    api.searches.full = True
+    for path in ("/v1/search", "/v1/search/stream"):
+        answer = await api.http.post(path, content=b"this is no JSON")
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["type"] == "urn:xr:problem:too-many-searches"
+    assert api.searches.asked == []
+    assert (await api.http.get("/v1/benchmarks")).status_code == 200
