@@ -88,6 +88,9 @@ soak: env ## benchmark runs for SOAK_MINUTES: messages per second, round trips, 
 bench-image-database: env ## what building and opening an image database cost, up to CIRCO's size
 	$(BIN)/python -m tests.benchmarks.image_database
 
+bench-live-gallery: env ## how soon a change of a gallery is seen, up to 100,000 images
+	$(BIN)/python -m tests.benchmarks.live_gallery
+
 kills: env ## kill builds of image databases and runs, 20 times each; their files must be the same
 	$(BIN)/python -m pytest tests/integration/broker -k "killed_twenty_times or killed_at_twenty"
 

@@ -28,6 +28,7 @@ from broker.query_window import run_queries
 from broker.restoring import answers_of, check_surroundings, restored
 from broker.routing import Routing
 from broker.run_costs import RunCosts, Spent, costs_line
+from broker.run_gallery import RunGallery, alone_with, open_run_gallery
 from broker.run_guards import (
     CancelledRun,
     InterruptedRunError,
@@ -60,13 +61,11 @@ from broker.run_store import (
 )
 from shared.bus import keys
 from shared.bus.client import BusClient
-from shared.datasets import Benchmark, Query, load_dataset
+from shared.datasets import Benchmark, Query
 from shared.errors import PermanentError
-from shared.galleries import Gallery, write_gallery
 from shared.image_database import ImageDatabase, is_finished, open_image_database
 from shared.index_choice import describe_choice, deviation_of, read_choice
 from shared.knobs import resolve
-from shared.metadata import write_metadata
 from shared.profile_files import profile_knobs
 from shared.prompt_files import kept_prompts
 from shared.settings import Settings
@@ -200,7 +199,8 @@ class _Run:
         if self._epoch > 1:  # the former owner is dead: what it queued is waste
             await self._bus.cancel(tag_of(self._run_id, self._epoch - 1))
         await self._status.tell(RUNNING)
-        await self._work()
+        async with alone_with(self._settings, self._store.request):
+            await self._work()
 
     # --- the work ---------------------------------------------------------------------------------
 
@@ -211,23 +211,14 @@ class _Run:
         )
         recorded = restored(settings, request, knobs)
         self._progress.begin("gallery", 0)
-        benchmark = await asyncio.to_thread(
-            load_dataset, request.dataset, request.split, settings.data_root
-        )
-        queries = benchmark.queries[: request.limit]
-        gallery = await asyncio.to_thread(
-            write_gallery,
-            settings.galleries_folder,
-            benchmark.images,
-            benchmark.searchable,
+        opened = await asyncio.to_thread(
+            open_run_gallery,
+            settings,
+            request,
             lambda done, total: self._progress.update(done, total, 0),
-            read_again=request.read_images_again,
         )
+        benchmark, queries, gallery = opened.benchmark, opened.queries, opened.gallery
         self._progress.update(len(gallery), len(gallery), len(gallery.failures))
-        if benchmark.metadata:
-            await asyncio.to_thread(write_metadata, gallery, benchmark.metadata)
-        # The gallery has the listing on the disk: it need not stay in memory as well.
-        benchmark = msgspec.structs.replace(benchmark, images=(), metadata={})
         self._questions = RunQuestions(benchmark, queries, gallery, knobs)
 
         self._progress.begin("agents", 1)
@@ -241,7 +232,9 @@ class _Run:
 
         async with AgentsClient(self._bus, self._run_id, self._epoch, settings) as agents:
             self._spent = agents.spent
-            database = await self._image_database(gallery, benchmark.captions, identities, agents)
+            database = await self._image_database(opened, identities, agents)
+            if opened.next_version is not None:
+                await opened.next_version.publish(database, self._run_id)
             choice = await asyncio.to_thread(read_choice, database.folder)
             if deviation := deviation_of(choice):
                 logger.info("image database %s: %s", database.key, deviation)
@@ -315,11 +308,11 @@ class _Run:
 
     async def _image_database(
         self,
-        gallery: Gallery,
-        captions: Mapping[str, str],
+        opened: RunGallery,
         identities: Mapping[str, Mapping[str, Any]],
         agents: AgentsClient,
     ) -> ImageDatabase:
+        gallery, captions = opened.gallery, opened.benchmark.captions
         self._progress.begin("image_database", len(gallery))
         database = await asyncio.to_thread(self._recorded_database)
         if database is None:
@@ -330,6 +323,7 @@ class _Run:
                 captions,
                 identities,
                 self._store.request.retry_failed,
+                opened.predecessor,
             )
             database = await build_image_database(
                 gallery, agents.ask, writer, self._progress.update, captions

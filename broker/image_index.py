@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from broker.agents_client import Ask
@@ -29,8 +28,8 @@ from shared.contracts.skills import (
 )
 from shared.errors import ItemError, TransientError
 from shared.galleries import Gallery
-from shared.image_database import ImageDatabase
-from shared.image_database_writer import CaptionChunk, ImageDatabaseWriter
+from shared.image_database import GIVEN_CAPTIONS, ImageDatabase
+from shared.image_database_writer import NO_CAPTIONS, CaptionChunk, ImageDatabaseWriter
 
 logger = logging.getLogger(__name__)
 
@@ -48,22 +47,20 @@ CHUNKS_IN_FLIGHT = 4
 _BUILD_ATTEMPTS = 3
 
 
-NO_CAPTIONS: Mapping[str, str] = MappingProxyType({})
-
-
 def writer_for(
     databases_folder: Path,
     gallery: Gallery,
     captions: Mapping[str, str],
     identities: Mapping[str, Mapping[str, Any]],
     retry_failed: bool,
+    predecessor: str = "",
 ) -> ImageDatabaseWriter:
     """The database of a gallery as these agents make it, begun, half done or finished.
 
     Args:
         captions: by image id, those that are given.
         identities: of the imagination agent, which captions, and of the similarity agent.
-        retry_failed: see `ImageDatabaseWriter`.
+        retry_failed, predecessor: see `ImageDatabaseWriter`.
     """
     captioner = captioner_identity(dict(identities["imagination"]))
     return ImageDatabaseWriter(
@@ -72,6 +69,8 @@ def writer_for(
         identity_with_given_captions(captioner, gallery, captions),
         dict(identities["similarity"]),
         retry_failed=retry_failed,
+        predecessor=predecessor,
+        given_captions=captions,
     )
 
 
@@ -123,7 +122,7 @@ def identity_with_given_captions(
             digest.update(json.dumps([image_id, caption]).encode() + b"\n")
     if not captions:
         return dict(captioner)
-    given = {"given_captions": digest.hexdigest()}
+    given = {GIVEN_CAPTIONS: digest.hexdigest()}
     return given if complete else {**captioner, **given}
 
 

@@ -143,8 +143,9 @@ def open_surroundings(settings: Settings, run: RecordedRun) -> Surroundings:
     Raises: DatasetError: one of them is not there. ConfigurationError: the data set's queries are
         not those of the run.
     """
-    benchmark = load_dataset(run.request.dataset, run.request.split, settings.data_root)
-    queries = benchmark.queries[: run.request.limit]
+    request = run.request
+    benchmark = load_dataset(request.dataset, request.split, settings.data_root, settings.home)
+    queries = benchmark.queries[: request.limit]
     known = {query.query_id for query in queries}
     strange = next((query_id for query_id in run.states if query_id not in known), None)
     if strange is not None or len(queries) != run.manifest["queries"]:

@@ -76,7 +76,7 @@ def diff_runs(settings: Settings, first: str, second: str, k: int | None = None)
         shown = " and ".join(" ".join(names) for names in about)
         raise ConfigurationError(f"the runs are about different data, {shown}: nothing to compare")
     one, two = (_predictions(run) for run in runs)
-    benchmark = load_dataset(*about[0], settings.data_root)
+    benchmark = load_dataset(*about[0], settings.data_root, settings.home)
     queries = [query for query in benchmark.queries if query.query_id in {*one, *two}]
     k = k or min(benchmark.protocol.recall_ks or benchmark.protocol.hits_ks or (1,))
     differing = _differing(runs[0].manifest, runs[1].manifest)

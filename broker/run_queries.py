@@ -230,7 +230,7 @@ def _open(settings: Settings, run_id: str) -> _Opened:
         gallery, database = manifest["gallery"]["key"], manifest["database"]["key"]
     except (KeyError, TypeError) as error:
         raise PermanentError(f"{MANIFEST} of run {run_id} is damaged: {error!r}") from error
-    benchmark = load_dataset(request.dataset, request.split, settings.data_root)
+    benchmark = load_dataset(request.dataset, request.split, settings.data_root, settings.home)
     return _Opened(
         knobs,
         open_gallery(settings.galleries_folder, gallery),

@@ -16,6 +16,7 @@ from shared.image_database import (
     ImageDatabase,
     database_key,
     latest_version,
+    latest_with_given_captions,
     open_image_database,
 )
 from shared.settings import Settings
@@ -85,12 +86,15 @@ class SearchedDatabases:
         open_gallery(self._settings.galleries_folder, gallery)  # its own words when there is none
         folder = self._settings.image_db_folder
         retries = latest_version(folder, gallery, captioner, clip)
-        if retries is None:
+        if retries is not None:
+            key = database_key(gallery, captioner, clip, retries)
+        else:
+            key = latest_with_given_captions(folder, gallery, captioner, clip) or ""
+        if not key:
             raise DatasetError(
                 f"gallery {gallery} has no image database made by the models the agents serve: "
                 "index it first"
             )
-        key = database_key(gallery, captioner, clip, retries)
         self._latest.pop(made_by, None)
         self._latest[made_by] = (key, time.monotonic() + _LATEST_KEPT_S)
         while len(self._latest) > _KEPT:

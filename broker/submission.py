@@ -59,6 +59,7 @@ from shared.bus import keys
 from shared.bus.presence import read_heartbeat
 from shared.bus.records import LiveAgent
 from shared.datasets import canonical_name, load_dataset
+from shared.datasets.named_gallery import gallery_name, history_of
 from shared.datasets.registry import FOLDER_PREFIX, folder_of
 from shared.errors import MALFORMED, ConfigurationError, PermanentError, XRError
 from shared.knobs import resolve
@@ -91,6 +92,7 @@ __all__ = [
     "coordinators_now",
     "diff_runs",
     "in_order",
+    "is_untouched",
     "list_benchmarks",
     "query_evidence",
     "replay_run",
@@ -176,7 +178,7 @@ def submit_benchmark(
         known = redis.get(claim)
         if isinstance(known, bytes) and _exists(settings, known.decode("latin-1")):
             return _queued_for_certain(redis, settings, known.decode("latin-1"))
-    request = msgspec.structs.replace(request, dataset=canonical_name(request.dataset))
+    request = msgspec.structs.replace(request, dataset=_pinned(settings, request))
     if not request.profile:
         request = msgspec.structs.replace(request, profile=settings.profile)
     served = identities_of(_live_agents(redis), ("similarity",)).get("similarity")
@@ -187,7 +189,9 @@ def submit_benchmark(
             shutil.rmtree(run_folder(settings.runs_folder, run_id))
             return _queued_for_certain(redis, settings, other.decode("latin-1"))
     with contextlib.suppress(DuplicateJobError):  # somebody with the same key was faster
-        _enqueue(redis, run_id, only_once=True)
+        # Changes of a gallery are to be seen soon: they go before the benchmarks that wait.
+        changes = request.index_only and gallery_name(request.dataset) is not None
+        _enqueue(redis, run_id, only_once=True, at_front=changes)
     return run_id
 
 
@@ -209,8 +213,24 @@ def check_request(settings: Settings, request: RunRequest) -> None:
     # Both raise when there is no such data set.
     if canonical_name(request.dataset).startswith(FOLDER_PREFIX):
         folder_of(request.dataset, settings.data_root, settings.uploaded_galleries_folder)
-    if settings.data_root.is_dir():  # else only the coordinator can see the files
-        load_dataset(request.dataset, request.split, settings.data_root)
+    if (gallery := gallery_name(request.dataset)) is not None and request.index_only:
+        history_of(settings.home, gallery.name)
+    elif settings.data_root.is_dir():  # else only the coordinator can see the files
+        load_dataset(request.dataset, request.split, settings.data_root, settings.home)
+
+
+def _pinned(settings: Settings, request: RunRequest) -> str:
+    """The data set by its one name; of a gallery the version that is there now."""
+    gallery = gallery_name(request.dataset)
+    if gallery is None:
+        return canonical_name(request.dataset)
+    history = history_of(settings.home, gallery.name)
+    current = history.current()
+    if request.index_only:
+        version = history.last_change()
+    else:
+        version = gallery.version or (0 if current is None else current.number)
+    return str(gallery._replace(version=version))
 
 
 def benchmark_status(redis: Redis, settings: Settings, run_id: str) -> RunView:
@@ -254,6 +274,17 @@ def list_benchmarks(redis: Redis, settings: Settings) -> list[RunView]:
         except XRError as error:
             logger.warning("run %s cannot be shown: %s", run_id, error)
     return views
+
+
+def is_untouched(redis: Redis, settings: Settings, run_id: str) -> bool:
+    """Whether a run is queued and no coordinator has begun with it."""
+    try:
+        view = benchmark_status(redis, settings, run_id)
+    except XRError:
+        return False
+    job = _job(redis, run_id)
+    waits = job is not None and job.get_status() == JobStatus.QUEUED and not job.started_at
+    return waits and view.state == QUEUED and not redis.exists(owner_key(run_id))
 
 
 def run_files(settings: Settings, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -308,7 +339,7 @@ def job_id_of(run_id: str) -> str:
     return f"run-{hashlib.sha256(run_id.encode()).hexdigest()[:32]}"
 
 
-def _enqueue(redis: Redis, run_id: str, only_once: bool = False) -> None:
+def _enqueue(redis: Redis, run_id: str, only_once: bool = False, at_front: bool = False) -> None:
     """Queue the run's job in place of a former one.
 
     Raises: DuplicateJobError: there is one, and it was to be `only_once`.
@@ -322,6 +353,7 @@ def _enqueue(redis: Redis, run_id: str, only_once: bool = False) -> None:
         result_ttl=_FLAG_KEPT_S,
         failure_ttl=_FLAG_KEPT_S,
         unique=only_once,
+        at_front=at_front,
     )
 
 

@@ -20,6 +20,7 @@ from gateway.benchmarks import BrokerBenchmarks
 from gateway.description import DescribedApi
 from gateway.errors import install_error_handlers
 from gateway.galleries import StoredGalleries
+from gateway.gallery_changes import StoredGalleryChanges
 from gateway.middleware import BodyLimit, RequestCounts, RequestIds, SearchAdmission
 from gateway.ports import AgentBoard, Benchmarks, Galleries, Searches, Services
 from gateway.redis_client import blocking_redis
@@ -28,6 +29,7 @@ from gateway.routes import (
     agents,
     benchmarks,
     galleries,
+    gallery_changes,
     health,
     page,
     reports,
@@ -98,6 +100,7 @@ def create_app(
         searches=searches,
         reports=RunReports(settings),
         galleries=gallery_service or StoredGalleries(settings, of_broker),
+        gallery_changes=StoredGalleryChanges(settings, of_broker),
         watches=watches,
         registry=registry,
         version=_version(),
@@ -109,6 +112,7 @@ def create_app(
         benchmarks,
         runs,
         galleries,
+        gallery_changes,
         search,
         uploads,
         agents,
@@ -121,8 +125,8 @@ def create_app(
         BodyLimit,
         limit_bytes=BODY_LIMIT_BYTES,
         uploads={
-            "/v1/galleries": settings.max_upload_mb * 1_000_000,
-            "/v1/uploads": MAX_BYTES,
+            r"/v1/galleries(/[^/]+/images)?": settings.max_upload_mb * 1_000_000,
+            r"/v1/uploads": MAX_BYTES,
         },
     )
     app.add_middleware(SearchAdmission, check_place=searches.check_place)

@@ -56,6 +56,12 @@ class BrokerBenchmarks:
         except ConfigurationError as error:
             raise ApiError(422, "invalid-benchmark", str(error)) from error
 
+    async def is_untouched(self, benchmark_id: str) -> bool:
+        """Whether a run waits for a coordinator to take it for the first time."""
+        return await asyncio.to_thread(
+            submission.is_untouched, self._redis, self._settings, benchmark_id
+        )
+
     async def view(self, benchmark_id: str) -> BenchmarkView | None:
         return await self._known(submission.benchmark_status, benchmark_id)
 

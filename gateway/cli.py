@@ -18,6 +18,7 @@ from gateway.commands import (
     datasets,
     demo,
     doctor,
+    gallery,
     index,
     keys,
     output,
@@ -61,6 +62,7 @@ app.command()(doctor.doctor)
 app.add_typer(agents.dead_app, name="dead")
 app.add_typer(datasets.datasets_app, name="datasets")
 app.add_typer(index.index_app, name="index")
+app.add_typer(gallery.gallery_app, name="gallery")
 app.add_typer(keys.keys_app, name="keys")
 app.add_typer(submission.submission_app, name="submission")
 

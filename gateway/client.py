@@ -26,6 +26,9 @@ from gateway.records import (
     GalleryImage,
     GalleryImageList,
     GalleryList,
+    GalleryUpdate,
+    GalleryVersionList,
+    GalleryVersionView,
     GalleryView,
     Page,
     Problem,
@@ -281,6 +284,71 @@ class Client:
             return self._ask(
                 "POST", "/v1/galleries", GalleryView, data={"name": name}, files=files, timeout=None
             )
+
+    def put_images(
+        self,
+        name: str,
+        images: Mapping[str, Path | bytes],
+        *,
+        metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        idempotency_key: str = "",
+    ) -> GalleryUpdate:
+        """Add images to a named gallery, or replace those of the same ids; set fields.
+
+        Args:
+            images: by image id; may be empty where there is `metadata`.
+            metadata: image id -> all fields that it has from now on.
+        """
+        form = {} if metadata is None else {"metadata": json.dumps(metadata)}
+        with ExitStack() as stack:
+            files = [
+                (
+                    "images",
+                    (
+                        image_id,
+                        image
+                        if isinstance(image, bytes)
+                        else stack.enter_context(image.open("rb")),
+                    ),
+                )
+                for image_id, image in images.items()
+            ]
+            # Without a file a form is sent as another kind of body.
+            return self._change(
+                name,
+                "images",
+                idempotency_key,
+                data=form,
+                files=files or {"none": (None, "")},
+                timeout=None,
+            )
+
+    def put_archive(self, name: str, archive: Path, *, idempotency_key: str = "") -> GalleryUpdate:
+        """The same with the images of a zip file; their paths in it are their ids."""
+        with archive.open("rb") as opened:
+            files = [("archive", (archive.name, opened))]
+            return self._change(name, "images", idempotency_key, files=files, timeout=None)
+
+    def remove_images(
+        self, name: str, image_ids: Sequence[str], *, idempotency_key: str = ""
+    ) -> GalleryUpdate:
+        """Remove images from a named gallery; versions that have them keep them."""
+        body = {"image_ids": list(image_ids)}
+        return self._change(name, "images/remove", idempotency_key, json=body)
+
+    def refresh_gallery(self, name: str) -> GalleryUpdate:
+        """Bring in what has become of the server folder of a named gallery."""
+        return self._change(name, "refresh", "", timeout=None)
+
+    def gallery_versions(self, name: str) -> list[GalleryVersionView]:
+        """The versions of a named gallery, the current one first."""
+        pages = self._pages(f"/v1/galleries/{_quoted(name)}/versions", GalleryVersionList)
+        return [version for page in pages for version in page.versions]
+
+    def _change(self, name: str, what: str, idempotency_key: str, **options: Any) -> GalleryUpdate:
+        path = f"/v1/galleries/{_quoted(name)}/{what}"
+        headers = _idempotent(idempotency_key)
+        return self._ask("POST", path, GalleryUpdate, headers=headers, **options)
 
     def delete_gallery(self, key: str) -> None:
         self._answer("DELETE", f"/v1/galleries/{_quoted(key)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from pathlib import Path
 
 import msgspec
@@ -26,6 +25,8 @@ from gateway.records.galleries import GalleryState
 from shared.datasets.registry import FOLDER_PREFIX
 from shared.errors import DatasetError
 from shared.galleries import Gallery, open_gallery
+from shared.gallery_updates import VERSION_MARK
+from shared.gallery_versions import GalleryHistory
 from shared.image_database import Captions, open_image_database
 from shared.image_database_cleanup import take_away
 from shared.image_database_inventory import DatabaseEntry, GalleryEntry, Inventory, take_inventory
@@ -93,7 +94,7 @@ class StoredGalleries:
     async def views(self, caller: Caller, page_size: int, page_token: str) -> GalleryList:
         inventory = await self._inventory()
         everybodys = list(all_named(self._settings.named_galleries_folder))
-        keys = {named.name: self._key_of(named) for named in everybodys}
+        keys = {key for named in everybodys for key in self._keys_of(named)}
         of_names = [
             await self._of_name(named, inventory)
             for named in everybodys
@@ -102,7 +103,7 @@ class StoredGalleries:
         unnamed = [
             _of_key(entry, inventory)
             for entry in inventory.galleries
-            if entry.key not in keys.values()
+            if entry.key not in keys and not self._is(entry, VERSION_MARK)
         ]
         views = sorted([*of_names, *unnamed], key=lambda view: view.last_used, reverse=True)
         first = first_of(page_token)
@@ -146,25 +147,32 @@ class StoredGalleries:
         named = await asyncio.to_thread(self._named, key, caller)
         if named is None and not caller.is_admin:
             raise ApiError(403, "scope-missing", "only admin deletes a gallery that has no name")
-        content = key if named is None else self._key_of(named)
+        contents = {key} if named is None else self._keys_of(named)
         inventory = await self._inventory()
-        if named is None and content not in {entry.key for entry in inventory.galleries}:
+        if named is None and key not in {entry.key for entry in inventory.galleries}:
             raise _unknown(key)
-        shared = [
-            other.name
+        shared = {
+            content
             for other in all_named(self._settings.named_galleries_folder)
-            if (named is None or other.name != named.name) and self._key_of(other) == content
-        ]
-        if not shared or named is None:
+            if named is None or other.name != named.name
+            for content in self._keys_of(other)
+        }
+        for content in contents if named is None else contents - shared:
             _check_unused(content, inventory)
         if named is not None:
-            if named.run_id:
-                await self._benchmarks.cancel(named.run_id)
-            forget_name(self._settings.named_galleries_folder, named.name)
-        if content and not shared:
+            await self._forget(named)
+        for content in contents - shared:
             await asyncio.to_thread(self._remove, content, inventory)
         if named is not None and named.uploaded:
             await asyncio.to_thread(take_away, Path(named.dataset.removeprefix(FOLDER_PREFIX)))
+
+    async def _forget(self, named: NamedGallery) -> None:
+        """The name goes last: who dies before that finds the gallery as it was created."""
+        history = GalleryHistory(self._settings.home, named)
+        for run_id in {named.run_id, history.last_run()} - {""}:
+            await self._benchmarks.cancel(run_id)
+        await asyncio.to_thread(take_away, history.folder)
+        forget_name(self._settings.named_galleries_folder, named.name)
 
     def open(self, key: str, caller: Caller) -> Gallery:
         """A gallery by its key or its name. Raises: ApiError: 404."""
@@ -184,7 +192,7 @@ class StoredGalleries:
             owners = [
                 other
                 for other in all_named(self._settings.named_galleries_folder)
-                if other.owner and self._key_of(other) == key
+                if other.owner and key in self._keys_of(other)
             ]
             if owners and not any(caller.sees(other.owner) for other in owners):
                 raise _unknown(key)
@@ -206,17 +214,21 @@ class StoredGalleries:
         return named
 
     def _key_of(self, named: NamedGallery) -> str:
-        """What the index run has written down of its gallery; empty before that."""
-        folder, _, run = named.run_id.partition("~")
-        path = self._settings.runs_folder / folder / run / "manifest.json"
-        try:
-            return str(json.loads(path.read_bytes())["gallery"]["key"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        """Of the version that is searched; empty before the first one is there."""
+        version = GalleryHistory(self._settings.home, named).current()
+        return "" if version is None else version.gallery
+
+    def _keys_of(self, named: NamedGallery) -> set[str]:
+        """Of all its versions."""
+        versions = GalleryHistory(self._settings.home, named).versions()
+        return {version.gallery for version in versions}
 
     async def _of_name(self, named: NamedGallery, inventory: Inventory) -> GalleryView:
         run = await self._benchmarks.view(named.run_id) if named.run_id else None
-        key = await asyncio.to_thread(self._key_of, named)
+        history = GalleryHistory(self._settings.home, named)
+        version = await asyncio.to_thread(history.current)
+        key = "" if version is None else version.gallery
+        number = 0 if version is None else version.number
         entry = next((entry for entry in inventory.galleries if entry.key == key), None)
         view = (
             GalleryView(key=key, state="not indexed")
@@ -231,6 +243,8 @@ class StoredGalleries:
                 "folder": "" if named.uploaded else inner,
                 "uploaded": named.uploaded,
                 "benchmark_id": named.run_id,
+                "version": number,
+                "pending_changes": max(history.last_change() - number, 0) if number else 0,
                 "progress": [] if run is None else run.progress,
                 "error": "" if run is None else run.error,
                 "last_used": view.last_used or ("" if run is None else run.submitted_at),
@@ -241,11 +255,12 @@ class StoredGalleries:
         """Of the galleries that are searched: reference images are none."""
         inventory = await asyncio.to_thread(take_inventory, self._settings)
         galleries = tuple(
-            entry
-            for entry in inventory.galleries
-            if not (self._settings.galleries_folder / entry.key / REFERENCE_MARK).exists()
+            entry for entry in inventory.galleries if not self._is(entry, REFERENCE_MARK)
         )
         return Inventory(inventory.databases, galleries)
+
+    def _is(self, entry: GalleryEntry, mark: str) -> bool:
+        return (self._settings.galleries_folder / entry.key / mark).exists()
 
     def _captions(self, key: str, inventory: Inventory) -> Captions | None:
         for entry in inventory.databases:

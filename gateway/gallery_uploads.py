@@ -7,12 +7,12 @@ import hashlib
 import json
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException
 
 from gateway.access import EVERYBODY
@@ -40,16 +40,29 @@ UPLOAD_FORM: dict[str, Any] = {
     },
 }
 _MOST_FILES = 100_000
-_MOST_PARTS = 10_000
+MOST_PARTS = 10_000
 _SHOWN = 20
 
 
-class _Member(NamedTuple):
+class Member(NamedTuple):
     """One file that came: its name as given, its size as declared, and how to open it."""
 
     name: str
     size: int
     open: Any
+
+
+class CheckedImage(NamedTuple):
+    """A file that is an image: its name as given, its path within the gallery, what it holds, and
+    the suffix of its kind."""
+
+    name: str
+    path: PurePosixPath
+    content: bytes
+    suffix: str
+
+
+Taken = TypeVar("Taken")
 
 
 async def receive_gallery(request: Request, settings: Settings) -> tuple[str, Path]:
@@ -64,22 +77,16 @@ async def receive_gallery(request: Request, settings: Settings) -> tuple[str, Pa
      Raises: ApiError: says what is wrong with which file.
     """
     try:
-        async with request.form(max_files=_MOST_PARTS, max_fields=10) as form:
-            name, archive, images = form.get("name"), form.get("archive"), form.getlist("images")
+        async with request.form(max_files=MOST_PARTS, max_fields=10) as form:
+            name = form.get("name")
             if not isinstance(name, str):
                 raise ApiError(422, "invalid-request", "the form has no text field `name`")
             folder = settings.uploaded_galleries_folder / _folder_name(request, name)
             if _is_taken(settings, name, folder):
                 return name, folder
-            files = [one for one in images if isinstance(one, UploadFile)]
-            if isinstance(archive, UploadFile) == bool(files):
-                detail = "the form needs either `images` or a zip file in `archive`"
-                raise ApiError(422, "invalid-request", detail)
-            if isinstance(archive, UploadFile):
-                await asyncio.to_thread(_keep_archive, archive.file, folder, settings)
-            else:
-                members = [_member_of(file) for file in files]
-                await asyncio.to_thread(_keep, members, folder, settings)
+            await asyncio.to_thread(
+                with_members, form, lambda members: _keep(members, folder, settings)
+            )
     except MultiPartException as error:
         raise ApiError(422, "invalid-request", f"the form cannot be read: {error}") from error
     return name, folder
@@ -110,23 +117,35 @@ def _is_taken(settings: Settings, name: str, folder: Path) -> bool:
     return former is not None
 
 
-def _member_of(file: UploadFile) -> _Member:
+def _member_of(file: UploadFile) -> Member:
     def rewound() -> IO[bytes]:
         file.file.seek(0)
         return file.file
 
-    return _Member(file.filename or "", file.size or 0, rewound)
+    return Member(file.filename or "", file.size or 0, rewound)
 
 
-def _keep_archive(file: IO[bytes], folder: Path, settings: Settings) -> None:
+def with_members(form: FormData, take: Callable[[list[Member]], Taken]) -> Taken:
+    """What `take` makes of the files of a form: its `images`, or those of the zip file `archive`.
+
+    Raises: ApiError: neither or both of them, or what is no zip file.
+    """
+    archive = form.get("archive")
+    files = [one for one in form.getlist("images") if isinstance(one, UploadFile)]
+    if isinstance(archive, UploadFile) == bool(files):
+        detail = "the form needs either `images` or a zip file in `archive`"
+        raise ApiError(422, "invalid-request", detail)
+    if not isinstance(archive, UploadFile):
+        return take([_member_of(file) for file in files])
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = [
-                _Member(info.filename, info.file_size, lambda info=info: archive.open(info))
-                for info in archive.infolist()
-                if not info.is_dir() and not _is_litter(info.filename)
-            ]
-            _keep(members, folder, settings)
+        with zipfile.ZipFile(archive.file) as opened:
+            return take(
+                [
+                    Member(info.filename, info.file_size, lambda info=info: opened.open(info))
+                    for info in opened.infolist()
+                    if not info.is_dir() and not _is_litter(info.filename)
+                ]
+            )
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         # encrypted, an unknown compression, cut off, a checksum that is wrong
         detail = f"the archive cannot be read as a zip file: {error}"
@@ -139,32 +158,62 @@ def _is_litter(name: str) -> bool:
     return "__MACOSX" in parts or (bool(parts) and parts[-1] in (".DS_Store", "Thumbs.db"))
 
 
-def _keep(members: list[_Member], folder: Path, settings: Settings) -> None:
+def _keep(members: list[Member], folder: Path, settings: Settings) -> None:
+    check_size(members, settings)
+    with atomic_files.building_folder(folder) as building:
+        refuse(list(_keep_each(members, building, settings)), len(members))
+
+
+def _keep_each(members: list[Member], building: Path, settings: Settings) -> Iterator[str]:
+    """Write what is fine; yields what is wrong with the others."""
+    for image in checked_images(members, settings):
+        if isinstance(image, str):
+            yield image
+            continue
+        path = building / image.path
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            path = path.with_name(f"{path.name}{image.suffix}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                yield f"{image.name!r}: it comes twice"
+                continue
+            path.write_bytes(image.content)
+        except (FileExistsError, NotADirectoryError) as error:
+            yield f"{image.name!r}: {error}"
+
+
+def check_size(members: list[Member], settings: Settings) -> None:
+    """Raises: ApiError: there is no file, or more than is taken at once."""
     if not members:
         raise ApiError(422, "no-images", "there is no file to be kept")
     if len(members) > _MOST_FILES:
         raise ApiError(413, "too-many-files", f"{len(members)} files; at most {_MOST_FILES}")
-    limit_bytes = settings.max_upload_mb * 1_000_000
-    if sum(member.size for member in members) > limit_bytes:
+    if sum(member.size for member in members) > settings.max_upload_mb * 1_000_000:
         raise ApiError(413, "upload-too-large", f"unpacked more than {settings.max_upload_mb} MB")
-    with atomic_files.building_folder(folder) as building:
-        refused = list(_keep_each(members, building, limit_bytes))
-        if refused:
-            raise ApiError(
-                422,
-                "no-images",
-                f"{len(refused)} of {len(members)} files are refused, so none was kept; "
-                f"the first: {refused[0]}",
-                refused=refused[:_SHOWN],
-            )
 
 
-def _keep_each(members: list[_Member], building: Path, limit_bytes: int) -> Iterator[str]:
-    """Write what is fine; yields what is wrong with the others. Sizes are counted, not believed."""
-    left = limit_bytes
+def refuse(refused: list[str], members: int) -> None:
+    """Raises: ApiError: some of the files are no images."""
+    if refused:
+        raise ApiError(
+            422,
+            "no-images",
+            f"{len(refused)} of {members} files are refused, so none was kept; "
+            f"the first: {refused[0]}",
+            refused=refused[:_SHOWN],
+        )
+
+
+def checked_images(members: list[Member], settings: Settings) -> Iterator[CheckedImage | str]:
+    """Each file as an image, or what is wrong with it. Sizes are counted, not believed.
+
+    Raises: ApiError: all together are more than is taken at once.
+    """
+    left = settings.max_upload_mb * 1_000_000
     for member in members:
         try:
-            path = building / _safe_name(member.name)
+            path = _safe_name(member.name)
             with member.open() as source:
                 content = source.read(min(MAX_BYTES, left) + 1)
             left -= len(content)
@@ -172,19 +221,12 @@ def _keep_each(members: list[_Member], building: Path, limit_bytes: int) -> Iter
                 raise ApiError(413, "upload-too-large", "more than is taken at once, unpacked")
             if len(content) > MAX_BYTES:
                 raise ItemError(f"at most {MAX_BYTES} bytes are read")
-            kind = kind_of(content)
-            if path.suffix.lower() not in IMAGE_SUFFIXES:
-                path = path.with_name(f"{path.name}.{kind.media_type.rpartition('/')[2]}")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                raise ItemError("it comes twice")
-            path.write_bytes(content)
+            suffix = f".{kind_of(content).media_type.rpartition('/')[2]}"
+            yield CheckedImage(member.name, path, content, suffix)
         except ItemError as error:
             yield f"{member.name!r}: {error}"
         except OSError as error:
-            if error.errno is not None and not isinstance(
-                error, (FileExistsError, NotADirectoryError)
-            ):
+            if error.errno is not None:
                 raise
             yield f"{member.name!r}: {error}"
 

@@ -63,10 +63,10 @@ class BodyLimit:
     """
 
     def __init__(self, app: ASGIApp, limit_bytes: int, uploads: Mapping[str, int]) -> None:
-        """`uploads`: path -> limit in bytes, of the paths that take files."""
+        """`uploads`: regular expression -> limit in bytes, of the paths that take files."""
         self._app = app
         self._limit_bytes = limit_bytes
-        self._uploads = uploads
+        self._uploads = [(re.compile(path), limit) for path, limit in uploads.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +74,8 @@ class BodyLimit:
             return
         headers = dict(scope["headers"])
         is_upload = not headers.get(b"content-type", b"").startswith(b"application/json")
-        upload = self._uploads.get(scope["path"]) if is_upload else None
+        limits = (limit for path, limit in self._uploads if path.fullmatch(scope["path"]))
+        upload = next(limits, None) if is_upload else None
         limit_bytes = self._limit_bytes if upload is None else upload
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > limit_bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, cast
 
@@ -20,6 +20,8 @@ from gateway.records import (
     DeadLetterView,
     GalleryImageList,
     GalleryList,
+    GalleryUpdate,
+    GalleryVersionList,
     GalleryView,
     QueryList,
     QueryView,
@@ -111,6 +113,26 @@ class Galleries(Protocol):
         """The key its content has; blocks. Raises: as `open`."""
 
 
+class GalleryChanges(Protocol):
+    """Changes of named galleries. Every method raises ApiError where there is no such gallery."""
+
+    async def put(self, name: str, request: Request, caller: Caller, key: str) -> GalleryUpdate:
+        """Add or replace the images of a form; `key` tells a repeated request."""
+
+    async def remove(
+        self, name: str, image_ids: Sequence[str], caller: Caller, key: str
+    ) -> GalleryUpdate:
+        """Raises: ApiError: one of them is not there, or none would be left."""
+
+    async def refresh(self, name: str, caller: Caller) -> GalleryUpdate:
+        """Bring in what has become of its server folder."""
+
+    async def versions(
+        self, name: str, caller: Caller, page_size: int, page_token: str
+    ) -> GalleryVersionList:
+        """A page of its versions, the current one first."""
+
+
 class Searches(Protocol):
     """Interactive searches."""
 
@@ -164,6 +186,7 @@ class Services:
     searches: Searches
     reports: RunReports
     galleries: Galleries
+    gallery_changes: GalleryChanges
     watches: RunWatches
     registry: CollectorRegistry
     version: str

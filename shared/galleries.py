@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,6 +103,9 @@ class Gallery:
     @cached_property
     def _rows_by_id(self) -> IdIndex:
         return IdIndex((row.image_id for row in self.listing), len(self), self.image_id)
+
+    def has(self, image_id: str) -> bool:
+        return self._rows_by_id.find(image_id) is not None
 
     def row_of(self, image_id: str) -> int:
         """Raises: DatasetError: no such image in this gallery."""
@@ -200,28 +203,59 @@ def write_gallery(
     """
     searchable = len(images) if searchable is None else searchable
     _check_listing(images, searchable)
+    rows = read_rows(galleries_folder, images, threads=threads, read_again=read_again)
+    return write_listing(galleries_folder, rows, searchable, len(images), progress)
+
+
+def read_rows(
+    galleries_folder: Path,
+    images: Sequence[tuple[str, Path]],
+    *,
+    threads: int | None = None,
+    read_again: bool = False,
+) -> Iterator[GalleryRow]:
+    """Read, hash and check images; one row each, in order. See `write_gallery`."""
     galleries_folder.mkdir(parents=True, exist_ok=True)
     threads = threads or min(8, os.cpu_count() or 1)
-    key = GalleryKey(searchable)
-    failures: dict[str, str] = {}
-    done = 0
     with (
         StatCache(galleries_folder / STAT_CACHE) as cache,
         ThreadPoolExecutor(threads, "read-images") as pool,
-        atomic_files.scratch_file(galleries_folder / LISTING) as listing,
     ):
+        for chunk in _chunks(images):
+            yield from _read_images(chunk, cache, pool, read_again)
+
+
+def write_listing(
+    galleries_folder: Path,
+    rows: Iterable[GalleryRow],
+    searchable: int,
+    expected: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Gallery:
+    """Write rows, searchable ones first, under their content's key.
+
+    Args:
+        rows: gone through once; their ids differ.
+        expected: how many they are, for the progress.
+    """
+    galleries_folder.mkdir(parents=True, exist_ok=True)
+    key = GalleryKey(searchable)
+    failures: dict[str, str] = {}
+    done = 0
+    with atomic_files.scratch_file(galleries_folder / LISTING) as listing:
         with listing.open("wb") as file:
-            for chunk in _chunks(images):
-                for entry in _read_images(chunk, cache, pool, read_again):
-                    key.add(entry)
-                    file.write(msgspec.json.encode(entry) + b"\n")
-                    if entry.failure:
-                        failures[str(done)] = entry.failure
-                    done += 1
-                if progress is not None:
-                    progress(done, len(images))
+            for entry in rows:
+                key.add(entry)
+                file.write(msgspec.json.encode(entry) + b"\n")
+                if entry.failure:
+                    failures[str(done)] = entry.failure
+                done += 1
+                if progress is not None and done % _CHUNK == 0:
+                    progress(done, expected)
         meta = GalleryMeta(key.hexdigest(), done, searchable, failures)
         _place(galleries_folder / meta.key, meta, listing)
+    if progress is not None:
+        progress(done, expected)
     mark_used(galleries_folder / meta.key)
     return open_gallery(galleries_folder, meta.key)
 
@@ -261,14 +295,18 @@ def _check_listing(images: Sequence[tuple[str, Path]], searchable: int) -> None:
 
 
 def _checked_id(image: tuple[str, Path]) -> str:
-    image_id, path = image
+    check_image_id(*image)
+    return image[0]
+
+
+def check_image_id(image_id: str, path: str | Path) -> None:
+    """Raises: DatasetError: empty, too long or no Unicode; `path` says whose id it is."""
     if not image_id:
         raise DatasetError(f"an image has no id ({os.fspath(path)!r})")
     if not _is_text(image_id):
         raise DatasetError(f"image id {image_id!r} is not valid Unicode; rename the file")
     if problem := too_long("an image id", image_id, MAX_IMAGE_ID_CHARACTERS):
         raise DatasetError(f"{problem} ({image_id[:40]!r}...)")
-    return image_id
 
 
 def _chunks(images: Sequence[tuple[str, Path]]) -> Iterator[list[tuple[str, str]]]:

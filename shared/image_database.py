@@ -28,6 +28,8 @@ CAPTIONS = "captions.jsonl"
 IMAGE_EMBEDDINGS = "image_embeddings.npy"
 CAPTION_EMBEDDINGS = "caption_embeddings.npy"
 PARTS = "parts"
+GIVEN_CAPTIONS = "given_captions"
+"""The entry of a captioner's identity that holds the hash of the captions that were given."""
 SCHEMA_VERSION = 2
 """Of the files below; part of the key, so that an older database is never taken for this one."""
 
@@ -48,10 +50,14 @@ class RowFailure(msgspec.Struct, frozen=True):
 
 
 class CaptionRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of captions.jsonl; where `caption` is None the manifest says why."""
+    """One line of captions.jsonl; where `caption` is None the manifest says why.
+
+    `given`: it came with the image; no captioner made it.
+    """
 
     row: int
     caption: str | None = None
+    given: bool = False
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -74,7 +80,7 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, str] = {}
 
 
-class _Origin(msgspec.Struct, frozen=True):
+class DatabaseOrigin(msgspec.Struct, frozen=True):
     """What of a manifest says which version of which database it is."""
 
     key: str
@@ -104,6 +110,10 @@ class Captions(Sequence[str | None]):
 
     def __iter__(self) -> Iterator[str | None]:
         return (line.caption for line in self._lines)
+
+    def is_given(self, row: int) -> bool:
+        """Whether the caption came with the image."""
+        return self._lines[row].given
 
 
 @dataclass(frozen=True)
@@ -169,15 +179,42 @@ def latest_version(
 ) -> int | None:
     """The highest `retries` of the finished versions of a database, None when none is finished."""
     first_key = database_key(gallery_key, captioner, clip)
-    found = []
+    found = [
+        origin.retries
+        for origin in finished_databases(databases_folder)
+        if database_key(origin.gallery, origin.captioner, origin.clip) == first_key
+    ]
+    return max(found, default=None)
+
+
+def latest_with_given_captions(
+    databases_folder: Path, gallery_key: str, captioner: Mapping[str, Any], clip: Mapping[str, Any]
+) -> str:
+    """The key of the database of these models that was finished last, of those whose captions were
+    given in part (the others are this captioner's) or all; empty = none."""
+    found = [
+        ((databases_folder / origin.key / MANIFEST).stat().st_mtime_ns, origin.key)
+        for origin in finished_databases(databases_folder)
+        if origin.gallery == gallery_key
+        and dict(origin.clip) == dict(clip)
+        and GIVEN_CAPTIONS in origin.captioner
+        and made_by(origin.captioner) in ({}, dict(captioner))
+    ]
+    return max(found)[1] if found else ""
+
+
+def made_by(captioner: Mapping[str, Any]) -> dict[str, Any]:
+    """The captioner itself, whatever captions were given beside it; {} where all were."""
+    return {name: value for name, value in captioner.items() if name != GIVEN_CAPTIONS}
+
+
+def finished_databases(databases_folder: Path) -> Iterator[DatabaseOrigin]:
+    """What each finished database was made from."""
     for path in databases_folder.glob(f"*/{MANIFEST}"):
         try:
-            origin = msgspec.json.decode(path.read_bytes(), type=_Origin)
+            yield msgspec.json.decode(path.read_bytes(), type=DatabaseOrigin)
         except (OSError, *MALFORMED):
             continue  # removed meanwhile, or damaged, which opening it will say
-        if database_key(origin.gallery, origin.captioner, origin.clip) == first_key:
-            found.append(origin.retries)
-    return max(found, default=None)
 
 
 def is_finished(databases_folder: Path, key: str) -> bool:

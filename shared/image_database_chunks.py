@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from shared.galleries import Gallery
-from shared.image_database import ImageDatabase
+from shared.image_database_former import Former
 from shared.image_database_parts import CaptionPart, Part, PartKind, Parts, VectorPart
 
 
@@ -13,14 +13,13 @@ class Chunks:
     """The chunks of one database, and the parts there are of them.
 
     Attributes:
-        former: the version before, of which only the rows that failed are asked for again; None
-            when all rows are asked for.
+        former: what is taken over instead of being asked for; None when all rows are asked for.
     """
 
     def __init__(
         self,
         gallery: Gallery,
-        former: ImageDatabase | None,
+        former: Former | None,
         parts: Parts | None,
         chunk_rows: int,
     ) -> None:
@@ -29,7 +28,6 @@ class Chunks:
         self._gallery = gallery
         self._parts = parts
         self._chunk_rows = chunk_rows if parts is None else parts.chunk_rows
-        self._retried = failed_rows(former)
 
     def each(self, kind: PartKind) -> Iterator[tuple[range, tuple[int, ...]]]:
         """(its rows, those that are asked for), for every chunk of the gallery."""
@@ -72,21 +70,26 @@ class Chunks:
         return self._read("caption-embeddings", asked, VectorPart)
 
     def have_healed(self) -> bool:
-        """Whether some row has what it lacked in the former version; True when there is none."""
-        if self.former is None:
+        """Whether asking again has helped some row; True when nothing was asked again."""
+        if self.former is None or not self.former.is_retry:
             return True
+        former = self.former.database
         if any(self.images(asked).vectors for _, asked in self.each("images")):
             return True
         return any(
             self.caption_embeddings(asked).vectors
-            or any(self.former.captions[row] is None for row in self.captions(asked).captions)
+            or any(former.captions[row] is None for row in self.captions(asked).captions)
             for _, asked in self.each("captions")
         )
 
     def _asked(self, kind: PartKind, rows: range) -> tuple[int, ...]:
+        readable = (row for row in rows if row not in self._gallery.failures)
         if self.former is None:
-            return tuple(row for row in rows if row not in self._gallery.failures)
-        return tuple(row for row in rows if row in self._retried[kind])
+            return tuple(readable)
+        sources = self.former.images if kind == "images" else self.former.captions
+        if (sources[rows.start : rows.stop] >= 0).all():
+            return ()
+        return tuple(row for row in readable if sources[row] < 0)
 
     def _read(self, kind: PartKind, asked: Sequence[int], of: type[Part]) -> Part:
         if self._parts is None:
@@ -95,16 +98,3 @@ class Chunks:
 
     def _first_of(self, rows: Sequence[int]) -> int:
         return rows[0] - rows[0] % self._chunk_rows
-
-
-def failed_rows(database: ImageDatabase | None) -> dict[PartKind, frozenset[int]]:
-    """By kind of part, the rows of readable images to ask for again.
-
-    An image whose caption has no embedding is captioned again: it may be the caption's fault.
-    """
-    failures = () if database is None else database.failures
-    captions = frozenset(
-        failure.row for failure in failures if failure.step in ("caption", "caption_embedding")
-    )
-    images = frozenset(failure.row for failure in failures if failure.step == "image_embedding")
-    return {"captions": captions, "caption-embeddings": captions, "images": images}

@@ -1,11 +1,14 @@
 """Finds and removes what nobody needs: forgotten image databases, galleries and leftovers.
 
-Nothing is removed that a benchmark run refers to, that has been used lately, or that a living
-builder holds. What is removed vanishes at once for readers: it is renamed first.
+Nothing is removed that a benchmark run refers to, that has been used lately, that a living builder
+holds, or that the last versions of a named gallery are. Older versions are not waited for: they go
+when nobody used them for an hour. What is removed vanishes at once for readers: it is renamed
+first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -13,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from shared.errors import DatasetError
+from shared.galleries import open_gallery
+from shared.gallery_versions import IMAGES, KEPT_VERSIONS, GalleryHistory, GalleryVersion
 from shared.image_database import MANIFEST, PARTS
 from shared.image_database_inventory import (
     Inventory,
@@ -22,6 +28,7 @@ from shared.image_database_inventory import (
     take_inventory,
 )
 from shared.image_database_parts import without_builder
+from shared.named_galleries import all_named
 from shared.settings import Settings
 
 SETTLED_S = 3600.0
@@ -29,38 +36,38 @@ SETTLED_S = 3600.0
 
 
 class Removal(NamedTuple):
-    """Something nobody needs, and why."""
+    """Something nobody needs, why, and for how long it must not have been used."""
 
     path: Path
     kind: Literal["database", "gallery", "leftover"]
     size_bytes: int
     reason: str
+    unused_s: float
 
 
 def find_removable(settings: Settings, unused_s: float) -> list[Removal]:
     """What `remove` may take away.
 
     Args:
-        unused_s: what was used within so many seconds stays.
+        unused_s: what was used within so many seconds stays; of superseded versions, an hour.
     """
-    before_s = time.time() - max(unused_s, SETTLED_S)
-    inventory = take_inventory(settings)
-    databases = list(_databases(settings, inventory, before_s))
+    inventory, versions = take_inventory(settings), _versions(settings)
+    waiting = _Waiting(max(unused_s, SETTLED_S), versions)
+    databases = list(_databases(settings, inventory, waiting))
     removed = {removal.path.name for removal in databases}
     return [
         *databases,
-        *_galleries(settings, inventory, before_s, removed),
+        *_galleries(settings, inventory, waiting, removed),
         *_leftovers(settings),
+        *_unlisted_images(settings),
     ]
 
 
-def remove(removal: Removal, unused_s: float) -> bool:
+def remove(removal: Removal) -> bool:
     """Take it away, unless somebody has come to use it since; returns whether it is gone."""
-    if removal.kind == "leftover":
-        unused_s = 0.0
     is_parts = removal.path.name == PARTS
     with without_builder(removal.path if is_parts else removal.path / PARTS) as free:
-        if not free or last_used_s(removal.path) >= time.time() - max(unused_s, SETTLED_S):
+        if not free or last_used_s(removal.path) >= time.time() - removal.unused_s:
             return False
         return take_away(removal.path)
 
@@ -79,24 +86,83 @@ def take_away(path: Path) -> bool:
     return True
 
 
-def _databases(settings: Settings, inventory: Inventory, before_s: float) -> Iterator[Removal]:
+class _Versions(NamedTuple):
+    """Keys of named galleries and their databases: those that stay, and the galleries of others."""
+
+    kept_galleries: frozenset[str]
+    kept_databases: frozenset[str]
+    superseded: frozenset[str]
+
+
+class _Waiting(NamedTuple):
+    """For how long a gallery must not have been used."""
+
+    unused_s: float
+    versions: _Versions
+
+    def of(self, gallery: str) -> float:
+        return SETTLED_S if gallery in self.versions.superseded else self.unused_s
+
+
+def _versions(settings: Settings) -> _Versions:
+    kept: list[GalleryVersion] = []
+    others: list[GalleryVersion] = []
+    for named in all_named(settings.named_galleries_folder):
+        versions = GalleryHistory(settings.home, named).versions()
+        kept += versions[:KEPT_VERSIONS]
+        others += versions[KEPT_VERSIONS:]
+    galleries = frozenset(version.gallery for version in kept)
+    return _Versions(
+        galleries,
+        frozenset(version.database for version in kept),
+        frozenset(version.gallery for version in others) - galleries,
+    )
+
+
+def _databases(settings: Settings, inventory: Inventory, waiting: _Waiting) -> Iterator[Removal]:
     for entry in inventory.databases:
-        folder = settings.image_db_folder / entry.key
-        if entry.runs or entry.state == "building" or last_used_s(folder) >= before_s:
+        folder, unused_s = settings.image_db_folder / entry.key, waiting.of(entry.gallery)
+        if entry.runs or entry.state == "building" or entry.key in waiting.versions.kept_databases:
             continue
-        reason = f"{entry.state}, no run refers to it, last used {entry.last_used}"
-        yield Removal(folder, "database", entry.size_bytes, reason)
+        if last_used_s(folder) < time.time() - unused_s:
+            reason = f"{entry.state}, no run refers to it, last used {entry.last_used}"
+            yield Removal(folder, "database", entry.size_bytes, reason, unused_s)
 
 
 def _galleries(
-    settings: Settings, inventory: Inventory, before_s: float, removed: set[str]
+    settings: Settings, inventory: Inventory, waiting: _Waiting, removed: set[str]
 ) -> Iterator[Removal]:
     for entry in inventory.galleries:
-        folder = settings.galleries_folder / entry.key
-        if entry.runs or set(entry.databases) - removed or last_used_s(folder) >= before_s:
+        folder, unused_s = settings.galleries_folder / entry.key, waiting.of(entry.key)
+        if entry.runs or set(entry.databases) - removed:
             continue
-        reason = f"no run and no image database refers to it, last used {entry.last_used}"
-        yield Removal(folder, "gallery", entry.size_bytes, reason)
+        if entry.key in waiting.versions.kept_galleries:
+            continue
+        if last_used_s(folder) < time.time() - unused_s:
+            reason = f"no run and no image database refers to it, last used {entry.last_used}"
+            yield Removal(folder, "gallery", entry.size_bytes, reason, unused_s)
+
+
+def _unlisted_images(settings: Settings) -> Iterator[Removal]:
+    """Uploaded images that no gallery lists any more, and no change is about to."""
+    before_s = time.time() - SETTLED_S
+    uploads = settings.named_galleries_folder.glob(f"*/{IMAGES}/*")
+    old = {str(path): path for path in uploads if last_used_s(path) < before_s}
+    if not old:
+        return
+    for folder in keyed_folders(settings.galleries_folder):
+        with contextlib.suppress(DatasetError):
+            for entry in open_gallery(settings.galleries_folder, folder.name).listing:
+                old.pop(entry.path, None)
+    for named in all_named(settings.named_galleries_folder):
+        history = GalleryHistory(settings.home, named)
+        current = history.current()
+        after = 1 if current is None else current.number
+        for change in history.changes(after, history.last_change()):
+            for image in change.put:
+                old.pop(image.path, None)
+    for path in old.values():
+        yield Removal(path, "leftover", size_bytes(path), "no gallery lists it", SETTLED_S)
 
 
 def _leftovers(settings: Settings) -> Iterator[Removal]:
@@ -107,8 +173,11 @@ def _leftovers(settings: Settings) -> Iterator[Removal]:
         for folder in folders:
             for path in sorted(folder.glob(".*.tmp")):
                 if 0.0 < last_used_s(path) < before_s:
-                    yield Removal(path, "leftover", size_bytes(path), "half-written, abandoned")
+                    yield Removal(
+                        path, "leftover", size_bytes(path), "half-written, abandoned", SETTLED_S
+                    )
     for folder in keyed_folders(settings.image_db_folder):
         parts = folder / PARTS
         if (folder / MANIFEST).exists() and parts.is_dir() and last_used_s(parts) < before_s:
-            yield Removal(parts, "leftover", size_bytes(parts), "parts of a finished database")
+            reason = "parts of a finished database"
+            yield Removal(parts, "leftover", size_bytes(parts), reason, SETTLED_S)

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,6 +28,7 @@ from shared.image_database import (
     RowFailure,
 )
 from shared.image_database_chunks import Chunks
+from shared.image_database_former import Rows
 from shared.image_database_parts import VectorPart
 
 _REASONS_SHOWN = 3
@@ -40,10 +41,18 @@ class NothingEmbeddedError(DatasetError):
 class Merging:
     """One merge of all parts; several at once, of the same parts, write the same bytes."""
 
-    def __init__(self, folder: Path, gallery: Gallery, chunks: Chunks) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        gallery: Gallery,
+        chunks: Chunks,
+        given_captions: Mapping[str, str],
+    ) -> None:
+        """`given_captions`: by image id, those that no captioner made."""
         self._folder = folder
         self._gallery = gallery
         self._chunks = chunks
+        self._given = given_captions
         self._failures: list[RowFailure] = []
         self._dimensions = 0
 
@@ -59,6 +68,7 @@ class Merging:
         """
         for row, reason in self._gallery.failures.items():
             self._failed(row, "image", reason)
+        self._take_over_failures()
         self._dimensions = self._usual_length()
         files = {
             IMAGE_EMBEDDINGS: self._write(IMAGE_EMBEDDINGS, self._merge_images),
@@ -97,42 +107,52 @@ class Merging:
         for rows, asked in self._chunks.each("captions"):
             captions: dict[int, str | None] = {}
             if former is not None:
-                captions = dict(zip(rows, former.captions[rows.start : rows.stop], strict=True))
+                sources = former.captions[rows.start : rows.stop].tolist()
+                captions = {
+                    row: former.database.captions[source]
+                    for row, source in zip(rows, sources, strict=True)
+                    if source >= 0
+                }
             part = self._chunks.captions(asked)
             captions |= {**part.captions, **dict.fromkeys(part.failures)}
             for row, reason in part.failures.items():
                 self._failed(row, "caption", reason)
             for row in rows:
-                file.write(msgspec.json.encode(CaptionRow(row, captions.get(row))) + b"\n")
+                file.write(msgspec.json.encode(self._caption_row(row, captions.get(row))) + b"\n")
+
+    def _caption_row(self, row: int, caption: str | None) -> CaptionRow:
+        given = bool(self._given) and self._gallery.image_id(row) in self._given
+        return CaptionRow(row, caption, given and caption is not None)
 
     def _merge_images(self, file: _HashedFile) -> None:
         former = self._chunks.former
-        matrix = None if former is None else former.image_embeddings
+        kept = None if former is None else _Kept(former.database.image_embeddings, former.images)
         self._begin_matrix(file)
         for rows, asked in self._chunks.each("images"):
             part = self._chunks.images(asked)
-            file.write(self._block(rows, matrix, part, "image_embedding"))
+            file.write(self._block(rows, kept, part, "image_embedding"))
 
     def _merge_caption_embeddings(self, file: _HashedFile) -> None:
         former = self._chunks.former
-        matrix = None if former is None else former.caption_embeddings
+        kept = (
+            None if former is None else _Kept(former.database.caption_embeddings, former.captions)
+        )
         self._begin_matrix(file)
         for rows, asked in self._chunks.each("captions"):
             part = self._chunks.caption_embeddings(asked)
-            file.write(self._block(rows, matrix, part, "caption_embedding"))
+            file.write(self._block(rows, kept, part, "caption_embedding"))
 
     def _begin_matrix(self, file: _HashedFile) -> None:
         shape = (len(self._gallery), self._dimensions)
         header = {"descr": "<f2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
 
-    def _block(
-        self, rows: range, former: Embeddings | None, part: VectorPart, step: FailedStep
-    ) -> bytes:
+    def _block(self, rows: range, kept: _Kept | None, part: VectorPart, step: FailedStep) -> bytes:
         """The matrix rows of one chunk, zero where nothing is; what failed is noted."""
         block = np.zeros((len(rows), self._dimensions), "<f2")
-        if former is not None:
-            block[:] = former[rows.start : rows.stop]
+        if kept is not None:
+            sources = kept.rows[rows.start : rows.stop]
+            block[sources >= 0] = kept.matrix[sources[sources >= 0]]
         for row, reason in part.failures.items():
             self._failed(row, step, reason)
         for row, values in part.vectors.items():
@@ -147,7 +167,7 @@ class Merging:
     def _usual_length(self) -> int:
         """How many numbers an embedding has: as most of the images' have."""
         if self._chunks.former is not None:
-            return self._chunks.former.manifest.dimensions
+            return self._chunks.former.database.manifest.dimensions
         lengths: Counter[int] = Counter()
         reasons: Counter[str] = Counter()
         for _, asked in self._chunks.each("images"):
@@ -162,8 +182,32 @@ class Merging:
             )
         return max(lengths, key=lambda length: (lengths[length], length))
 
+    def _take_over_failures(self) -> None:
+        """What the rows lack that are taken over."""
+        former = self._chunks.former
+        if former is None:
+            return
+        lacking: dict[tuple[str, int], list[RowFailure]] = {}
+        for failure in former.database.failures:
+            of = "images" if failure.step == "image_embedding" else "captions"
+            lacking.setdefault((of, failure.row), []).append(failure)
+        if not lacking:
+            return
+        for of, sources in (("images", former.images), ("captions", former.captions)):
+            for row, source in enumerate(sources.tolist()):
+                for failure in lacking.get((of, source), ()):
+                    if failure.step != "image":
+                        self._failed(row, failure.step, failure.reason)
+
     def _failed(self, row: int, step: FailedStep, reason: str) -> None:
         self._failures.append(RowFailure(row, self._gallery.image_id(row), step, reason))
+
+
+class _Kept(NamedTuple):
+    """Embeddings of a former database, and for each new row the one it gets; -1 = none."""
+
+    matrix: Embeddings
+    rows: Rows
 
 
 class _HashedFile:

@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
-import numpy as np
 
 from shared import atomic_files
 from shared.contracts.skills import Caption, ItemFailure, Vector
+from shared.embedding_check import what_is_wrong
 from shared.errors import MALFORMED, TransientError
 from shared.galleries import mark_used
 
 PartKind = Literal["captions", "images", "caption-embeddings"]
 
 _PLAN = "plan.msgpack"
-_EXPECTED_UNIT = 1e-3
 
 
 class CaptionPart(msgspec.Struct, frozen=True):
@@ -53,6 +52,7 @@ class VectorPart(msgspec.Struct, frozen=True):
 class _Plan(msgspec.Struct, frozen=True):
     chunk_rows: int
     gallery: str
+    former: str = ""
 
 
 Part = TypeVar("Part", CaptionPart, VectorPart)
@@ -78,19 +78,11 @@ def vector_part(rows: Sequence[int], results: Sequence[Vector | ItemFailure]) ->
     for row, result in zip(rows, results, strict=True):
         if isinstance(result, ItemFailure):
             part.failures[row] = result.reason
-        elif not _is_unit(result.values):
-            part.failures[row] = "the embedding is not a finite vector of length 1"
+        elif problem := what_is_wrong(result.values):
+            part.failures[row] = problem
         else:
             part.vectors[row] = result.values
     return part
-
-
-def _is_unit(values: bytes) -> bool:
-    if len(values) % 4:
-        return False
-    # A vector of NaNs has a length of NaN, which fails the comparison too.
-    length = float(np.linalg.norm(np.frombuffer(values, dtype="<f4")))
-    return abs(length - 1.0) <= _EXPECTED_UNIT
 
 
 class Parts:
@@ -98,12 +90,14 @@ class Parts:
 
     Attributes:
         chunk_rows: rows per part, as whoever began the database has chosen it.
+        former: key of the database that rows are taken over from, likewise; empty = none.
     """
 
-    def __init__(self, folder: Path, gallery_key: str, chunk_rows: int) -> None:
+    def __init__(self, folder: Path, gallery_key: str, chunk_rows: int, former: str = "") -> None:
         self._folder = folder
-        plan, lock = _agree_on_plan(folder, _Plan(chunk_rows, gallery_key))
+        plan, lock = _agree_on_plan(folder, _Plan(chunk_rows, gallery_key, former))
         self.chunk_rows = plan.chunk_rows
+        self.former = plan.former
         mark_used(folder)
         self._release = weakref.finalize(self, os.close, lock)
 

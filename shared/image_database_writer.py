@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from shared.contracts.skills import Caption, ItemFailure, Vector
@@ -25,7 +26,8 @@ from shared.image_database import (
     latest_version,
     open_image_database,
 )
-from shared.image_database_chunks import Chunks, failed_rows
+from shared.image_database_chunks import Chunks
+from shared.image_database_former import Former, find_former, open_former, version_before
 from shared.image_database_merging import Merging, NothingEmbeddedError
 from shared.image_database_parts import (
     CaptionPart,
@@ -38,6 +40,8 @@ from shared.image_database_parts import (
 
 CHUNK_ROWS = 64
 """Rows per part: what a kill costs at most, per step."""
+
+NO_CAPTIONS: Mapping[str, str] = MappingProxyType({})
 
 _KINDS: tuple[PartKind, ...] = ("captions", "images", "caption-embeddings")
 
@@ -77,26 +81,37 @@ class ImageDatabaseWriter:
         clip: Mapping[str, Any],
         chunk_rows: int = CHUNK_ROWS,
         retry_failed: bool = False,
+        predecessor: str = "",
+        given_captions: Mapping[str, str] = NO_CAPTIONS,
     ) -> None:
         """Begin, resume or find the database of `gallery`; see `database_key` for the identities.
 
         Args:
             retry_failed: when its last version has rows that failed though their image is readable,
                 begin a new version, for which only these are asked.
+            predecessor: key of a gallery whose database by the same models, if there is one, lends
+                what it has of the same images; empty = none.
+            given_captions: by image id, those that no captioner makes; part of `captioner` by
+                their hash.
         """
         self._databases_folder = databases_folder
         self._gallery = gallery
         self._captioner = dict(captioner)
         self._clip = dict(clip)
         self._retries = latest_version(databases_folder, gallery.key, captioner, clip) or 0
-        former = self._version_to_retry() if retry_failed else None
-        if former is not None:
+        self._given = given_captions
+        retried = self._version_to_retry() if retry_failed else None
+        if retried is not None:
             self._retries += 1
         self.key = self._key_of_version()
         self._folder = databases_folder / self.key
-        self._parts = (
-            None if self._is_finished() else Parts(self._folder / PARTS, gallery.key, chunk_rows)
-        )
+        self._parts: Parts | None = None
+        former = retried
+        if not self._is_finished():
+            lender = "" if retried is not None or not predecessor else self._lender(predecessor)
+            self._parts = Parts(self._folder / PARTS, gallery.key, chunk_rows, lender)
+            if retried is None and self._parts.former:
+                former = self._borrowed(chunk_rows)
         self._chunks = Chunks(gallery, former, self._parts, chunk_rows)
 
     # --- what is missing --------------------------------------------------------------------------
@@ -174,8 +189,8 @@ class ImageDatabaseWriter:
                 if self._chunks.former is not None and not self._chunks.have_healed():
                     self._drop_parts()
                     shutil.rmtree(self._folder, ignore_errors=True)
-                    return self._chunks.former
-                merging = Merging(self._folder, self._gallery, self._chunks)
+                    return self._chunks.former.database
+                merging = Merging(self._folder, self._gallery, self._chunks, self._given)
                 merging.run(self.key, self._captioner, self._clip, self._retries)
             except NothingEmbeddedError:
                 self._drop_parts()
@@ -202,12 +217,29 @@ class ImageDatabaseWriter:
     def _key_of_version(self) -> str:
         return database_key(self._gallery.key, self._captioner, self._clip, self._retries)
 
-    def _version_to_retry(self) -> ImageDatabase | None:
+    def _version_to_retry(self) -> Former | None:
         key = self._key_of_version()
         if not is_finished(self._databases_folder, key):
             return None
-        former = open_image_database(self._databases_folder, key)
-        return former if any(failed_rows(former).values()) else None
+        return version_before(open_image_database(self._databases_folder, key))
+
+    def _lender(self, predecessor: str) -> str:
+        return find_former(self._databases_folder, predecessor, self._captioner, self._clip)
+
+    def _borrowed(self, chunk_rows: int) -> Former | None:
+        """What whoever began the database takes over; when that is gone, all is asked for anew."""
+        assert self._parts is not None
+        former = open_former(
+            self._databases_folder,
+            self._parts.former,
+            self._gallery,
+            self._captioner,
+            self._given,
+        )
+        if former is None:
+            self._parts.drop()
+            self._parts = Parts(self._folder / PARTS, self._gallery.key, chunk_rows)
+        return former
 
     def _is_finished(self) -> bool:
         return is_finished(self._databases_folder, self.key)

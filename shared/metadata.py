@@ -8,6 +8,7 @@ any time: embeddings do not depend on it, and neither does the gallery's key.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -60,6 +61,22 @@ def write_metadata(gallery: Gallery, fields: Mapping[str, Fields]) -> None:
     atomic_files.write_bytes(gallery.folder / METADATA, b"\n".join([*lines, b""]))
 
 
+def read_metadata(gallery: Gallery) -> dict[str, Fields]:
+    """The fields of all images that have some, by image id; {} when nothing is known of any.
+
+    Raises: DatasetError: the file is damaged.
+    """
+    path = gallery.folder / METADATA
+    if not path.exists():
+        return {}
+    lines = _lines(gallery, path)
+    return {
+        entry.image_id: fields
+        for entry, fields in zip(gallery.listing, lines, strict=True)
+        if fields
+    }
+
+
 def matching_rows(gallery: Gallery, wanted: Mapping[str, Any]) -> tuple[int, ...]:
     """The searchable rows whose fields meet every condition, ascending.
 
@@ -74,9 +91,7 @@ def matching_rows(gallery: Gallery, wanted: Mapping[str, Any]) -> tuple[int, ...
     path = gallery.folder / METADATA
     if not path.exists():
         raise DatasetError(f"gallery {gallery.key} has no metadata to filter by: no {path}")
-    lines = JsonLines(path, Fields)
-    if len(lines) != len(gallery):
-        raise DatasetError(f"{path} has {len(lines)} lines, the gallery {len(gallery)} rows")
+    lines = _lines(gallery, path)
     known: set[str] = set()
     rows = []
     for row, fields in enumerate(lines):
@@ -92,6 +107,13 @@ def matching_rows(gallery: Gallery, wanted: Mapping[str, Any]) -> tuple[int, ...
             f" {', '.join(sorted(known)) or 'none'}"
         )
     return tuple(rows)
+
+
+def _lines(gallery: Gallery, path: Path) -> JsonLines[Fields]:
+    lines = JsonLines(path, Fields)
+    if len(lines) != len(gallery):
+        raise DatasetError(f"{path} has {len(lines)} lines, the gallery {len(gallery)} rows")
+    return lines
 
 
 def _condition(name: str, value: Any) -> Condition:

@@ -21,6 +21,7 @@ from shared.contracts.skills import (
     TextsEmbedded,
     Vector,
 )
+from shared.embedding_check import what_is_wrong
 from shared.errors import ItemError, PermanentError, TransientError
 from shared.ranking import Ranked, rank_galleries
 
@@ -162,10 +163,15 @@ def _texts_of(body: Body) -> list[str]:
 def _vector(outcome: Embedded) -> Vector | ItemFailure:
     if isinstance(outcome, ItemError):
         return ItemFailure(str(outcome))
-    return Vector(outcome.astype("<f4").tobytes())
+    values = outcome.astype("<f4").tobytes()
+    problem = what_is_wrong(values)
+    return ItemFailure(problem) if problem else Vector(values)
 
 
 def _bytes(outcome: Embedded) -> bytes:
     if isinstance(outcome, ItemError):
         raise outcome
-    return outcome.astype("<f4").tobytes()
+    values = outcome.astype("<f4").tobytes()
+    if problem := what_is_wrong(values):
+        raise ItemError(problem)
+    return values

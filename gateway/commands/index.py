@@ -17,6 +17,7 @@ from gateway.commands.benchmarks import follow
 from gateway.commands.index_use import drop_orphans, use
 from gateway.commands.options import GatewayOption, JsonOption, connect
 from gateway.records import BenchmarkView
+from shared.datasets.named_gallery import GALLERY_PREFIX
 from shared.datasets.registry import FOLDER_PREFIX, SOURCES
 from shared.image_database_check import Finding, check_image_database
 from shared.image_database_cleanup import Removal, find_removable, remove
@@ -151,7 +152,7 @@ def gc(
     unused_s = unused_days * _DAY_S
     settings = load_settings()
     found = find_removable(settings, unused_s)
-    gone = found if dry_run else [removal for removal in found if remove(removal, unused_s)]
+    gone = found if dry_run else [removal for removal in found if remove(removal)]
     dropped = drop_orphans(settings, dry_run) if collections else []
     if as_json:
         output.print_json(
@@ -170,7 +171,7 @@ def gc(
 
 def split_of(images: str) -> tuple[str, str]:
     """ "CIRCO:test" -> ("CIRCO", "test"); without a split "val", or the only one there is."""
-    if images.startswith(FOLDER_PREFIX):
+    if images.startswith((FOLDER_PREFIX, GALLERY_PREFIX)):
         return images, "all"
     dataset, _, split = images.partition(":")
     source = SOURCES.get(dataset.lower())

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.records.base import Page, Record
+from gateway.records.base import ImageId, Page, Record
 from gateway.records.benchmarks import PhaseProgress
 
 GALLERY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -58,6 +58,8 @@ class GalleryView(Record):
     folder: str = Field(default="", description="of a gallery created from a server folder")
     uploaded: bool = False
     benchmark_id: str = Field(default="", description="the run that indexes it; see its events")
+    version: int = Field(default=0, description="of a named one: the version that is searched")
+    pending_changes: int = Field(default=0, description="that are not in that version yet")
     progress: list[PhaseProgress] = Field(default_factory=list)
     size_bytes: int = 0
     last_used: str = ""
@@ -68,6 +70,50 @@ class GalleryList(Page):
     """Galleries, last used first."""
 
     galleries: list[GalleryView]
+
+
+class ImageIds(Record):
+    """Images of a gallery."""
+
+    image_ids: Annotated[list[ImageId], Field(min_length=1, max_length=10_000)]
+
+
+class GalleryUpdate(Record):
+    """A change of a gallery that has been written down. It is seen from `version` on, all at once:
+    when that run has finished, or, where there was nothing to change, at once."""
+
+    gallery: str
+    version: int = Field(description="the change is in this version, and in every later one")
+    state: Literal["queued", "unchanged"]
+    benchmark_id: str = Field(default="", description="the run that makes it; see its events")
+    put: int = Field(default=0, description="images that are added or replaced")
+    removed: int = 0
+    fields: int = Field(default=0, description="images whose fields are set")
+
+
+class GalleryVersionView(Record):
+    """One version of a gallery; `gallery:NAME@NUMBER` is a benchmark of it."""
+
+    number: int
+    since: int = Field(description="the first change in it; `number` is the last one")
+    gallery: str = Field(description="key of its images")
+    database: str = Field(description="key of the captions and embeddings it was made with")
+    images: int
+    put: int = Field(default=0, description="images added or replaced since the version before")
+    removed: int = 0
+    run_id: str = ""
+    made_at: str = ""
+    current: bool
+    kept: bool = Field(description="false = cleared away; it cannot be searched any more")
+
+
+class GalleryVersionList(Page):
+    """Versions of a gallery, the current one first."""
+
+    gallery: str
+    current: int = Field(description="0 = not indexed yet")
+    last_change: int = Field(description="changes up to this number are written down")
+    versions: list[GalleryVersionView]
 
 
 class GalleryImage(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +24,8 @@ from gateway.records import (
     RunState,
     SubmissionList,
 )
-from shared.errors import PermanentError
+from shared.datasets.named_gallery import gallery_name
+from shared.errors import DatasetError, PermanentError
 
 router = APIRouter(
     prefix="/v1/benchmarks",
@@ -60,9 +62,20 @@ async def submit_benchmark(
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> BenchmarkView:
     """Queue a run; `Location` says where to watch it. The same `Idempotency-Key`, the same run."""
+    await _check_gallery(services, caller, body.dataset)
     benchmark_id = await services.benchmarks.submit(body, idempotency_key, caller.id)
     response.headers["Location"] = request.url_for("show_benchmark", benchmark_id=benchmark_id).path
     return await seen(services, caller, benchmark_id)
+
+
+async def _check_gallery(services: Services, caller: Caller, dataset: str) -> None:
+    """Raises: ApiError: the data set is a gallery of another key: that is not there."""
+    try:
+        gallery = gallery_name(dataset)
+    except DatasetError as error:
+        raise ApiError(422, "unusable-dataset", str(error)) from error
+    if gallery is not None:
+        await asyncio.to_thread(services.galleries.key_of, gallery.name, caller)
 
 
 @router.get("")

@@ -91,6 +91,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
         searchable: how many of the images are searched; the rest are reference images only.
         captions: image id -> caption, of images that came with one of their own.
         metadata: image id -> fields to filter by.
+        gallery: the key of a gallery that is written already; empty = it is made of the images.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Benchmark(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Protocol
     captions: Mapping[str, str] = {}
     metadata: Mapping[str, dict[str, str | int | float | bool]] = {}
+    gallery: str = ""
 
     def __post_init__(self) -> None:
         ids = [query.query_id for query in self.queries]

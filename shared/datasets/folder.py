@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -68,8 +68,8 @@ def load_folder(folder: Path, split: str = "all") -> Benchmark:
         images=images,
         searchable=len(gallery),
         queries=queries,
-        protocol=_protocol(queries),
-        captions=_captions(folder / CAPTIONS, images),
+        protocol=protocol_of(queries),
+        captions=captions_of(folder / CAPTIONS, set(images.ids)),
         metadata=_metadata(folder / METADATA, images),
     )
 
@@ -170,15 +170,21 @@ def _check_targets(located: Sequence[LocatedQuery], gallery: Images) -> None:
                 )
 
 
-def _captions(path: Path, images: Images) -> dict[str, str]:
-    """The captions of captions.jsonl by image id, {} without such a file."""
+def captions_of(path: Path, known: Collection[str], *, strict: bool = True) -> dict[str, str]:
+    """The captions of captions.jsonl by image id, {} without such a file.
+
+    Args:
+        known: the images there are; a caption of another one is an error when `strict`, else it is
+            left out.
+    """
     if not path.is_file():
         return {}
-    known = set(images.ids)
     captions: dict[str, str] = {}
     for number, line in read_json_lines(path, _CaptionLine):
         where = f"{path}, line {number}"
         if line.image_id not in known:
+            if not strict:
+                continue
             raise DatasetError(f"{where}: there is no image {line.image_id!r}")
         if line.image_id in captions:
             raise DatasetError(f"{where}: image {line.image_id!r} has a second caption")
@@ -204,7 +210,8 @@ def _metadata(path: Path, images: Images) -> dict[str, dict[str, str | int | flo
     return metadata
 
 
-def _protocol(queries: Sequence[Query]) -> Protocol:
+def protocol_of(queries: Sequence[Query]) -> Protocol:
+    """The metrics that the queries have ground truth for."""
     return Protocol(
         exclude_reference=False,
         recall_ks=_RECALL_KS,

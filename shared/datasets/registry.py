@@ -7,6 +7,7 @@ from pathlib import Path
 from shared.datasets import circo, cirr, demo, fashioniq, flickr30k, mscoco, visdial
 from shared.datasets.benchmark import Benchmark
 from shared.datasets.folder import load_folder
+from shared.datasets.named_gallery import GALLERY_PREFIX, load_named_gallery
 from shared.datasets.source import DatasetSource, load
 from shared.errors import DatasetError
 
@@ -27,7 +28,11 @@ FOLDER_PREFIX = "folder:"
 
 def known_datasets() -> tuple[str, ...]:
     """What `load_dataset` accepts; the case of a name does not matter."""
-    return (*sorted([*SOURCES, demo.NAME]), f"{FOLDER_PREFIX}PATH")
+    return (
+        *sorted([*SOURCES, demo.NAME]),
+        f"{FOLDER_PREFIX}PATH",
+        f"{GALLERY_PREFIX}NAME@VERSION",
+    )
 
 
 def canonical_name(name: str) -> str:
@@ -35,7 +40,7 @@ def canonical_name(name: str) -> str:
 
     Raises: DatasetError: there is no such data set; names those there are.
     """
-    if name.startswith(FOLDER_PREFIX):
+    if name.startswith((FOLDER_PREFIX, GALLERY_PREFIX)):
         return name
     if name.lower() not in SOURCES and name.lower() != demo.NAME:
         raise DatasetError(f"unknown data set {name!r}; known: {', '.join(known_datasets())}")
@@ -61,18 +66,25 @@ def folder_of(name: str, data_root: Path, also: Path | None = None) -> Path:
     return data_root / inner
 
 
-def load_dataset(name: str, split: str, data_root: Path) -> Benchmark:
+def load_dataset(name: str, split: str, data_root: Path, home: Path | None = None) -> Benchmark:
     """Read a data set's listing and queries; images are not opened.
 
     Args:
-        name: a known name, or "folder:PATH" for a folder of one's own (relative to `data_root`).
-        split: e.g. "val"; the demo and folders have one split, whose name is free.
+        name: a known name, "folder:PATH" for a folder of one's own (relative to `data_root`), or
+            "gallery:NAME@VERSION" for a version of a named gallery (without @VERSION the current
+            one).
+        split: e.g. "val"; the demo, folders and galleries have one split, whose name is free.
         data_root: the folder of the data sets.
+        home: XR_HOME, where named galleries are.
     Raises: DatasetError: an unknown name or split, missing or malformed files.
     """
     name = canonical_name(name)
     if name.startswith(FOLDER_PREFIX):
         return load_folder(data_root / name.removeprefix(FOLDER_PREFIX), split)
+    if name.startswith(GALLERY_PREFIX):
+        if home is None:
+            raise DatasetError(f"{name} is no data set of {data_root}: it is a gallery of XR_HOME")
+        return load_named_gallery(name, split, data_root, home)
     if name == demo.NAME:
         return demo.load_demo(split, data_root)
     return load(SOURCES[name], split, data_root)

@@ -6,6 +6,7 @@ arithmetic that grows with the gallery, and is told apart from what the system c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from agents.backends.contract import (
 )
 from agents.backends.zero_cost import ZeroCostEmbeddingModel, ZeroCostLanguageModel
 from agents.similarity import skills
+from agents.spending import spend
 from shared.errors import ItemError
 from shared.ranking import rank_galleries
 from tests.benchmarks.meters import CallMeter
@@ -73,13 +75,16 @@ class MeteredLanguageModel:
 
 
 class MeteredEmbeddingModel:
-    """The zero-cost model."""
+    """The zero-cost model; the images it embeds are told with each answer."""
 
     def __init__(self, meter: CallMeter, dimensions: int) -> None:
         self._model = ZeroCostEmbeddingModel(dimensions)
         self._meter = meter
+        self._counters: Counter[str] = Counter()
 
     def embed_images(self, images: Sequence[ImageFile]) -> list[FloatVector | ItemError]:
+        if images:
+            spend(self._counters, images_embedded=len(images))
         with self._meter.running():
             return self._model.embed_images(images)
 

@@ -159,11 +159,11 @@ def test_a_damaged_part_is_dropped_and_asked_for_again(tmp_path: Path, gallery: 
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        (np.full(8, np.nan), "not a finite vector of length 1"),
-        (np.zeros(8), "not a finite vector of length 1"),
-        (np.full(8, 7.0), "not a finite vector of length 1"),
+        (np.full(8, np.nan), "8 of its 8 numbers are"),
+        (np.zeros(8), "length 0, not 1"),
+        (np.full(8, 7.0), "length 19.799, not 1"),
         (np.array([1.0, 0.0]), "has 2 numbers, not 8"),
-        (np.array([]), "not a finite vector of length 1"),
+        (np.array([]), "0 bytes: no vector"),
     ],
 )
 def test_an_embedding_that_is_none_is_a_failure_of_its_row(

@@ -78,7 +78,7 @@ def check(settings: Settings, key: str, read_images: bool = False) -> list[Findi
 def removed(settings: Settings, unused_days: float) -> list[str]:
     """Kinds of what a clean-up took away."""
     found = find_removable(settings, unused_days * DAY_S)
-    return [removal.kind for removal in found if remove(removal, unused_days * DAY_S)]
+    return [removal.kind for removal in found if remove(removal)]
 
 
 # --- list -----------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_using_a_database_keeps_it(settings: Settings, database: ImageDatabase) 
     age(database.folder, 400)
     found = find_removable(settings, 30 * DAY_S)
     Databases(settings.image_db_folder).database(database.key)
-    assert not remove(found[0], 30 * DAY_S), "it was used after it was found"
+    assert not remove(found[0]), "it was used after it was found"
     assert database.folder.is_dir()
 
 
