@@ -26,6 +26,12 @@ from shared.settings import Settings
 CURVE_DEPTH = 100
 """Recall curves reach so deep."""
 QUERIES_SHOWN = 12
+_SOURCES = {
+    "v1": "imagined from text",
+    "v2": "imagined from pixels",
+    "aug": "both imaginations",
+    "text": "modification text",
+}
 HITS_SHOWN = 5
 
 
@@ -89,6 +95,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         queries, scored: asked, and those of them with a published ground truth.
+        queries_in_data_set: asked, or left out by the run's limit.
         models: agent -> what it served.
         knobs: those that differ from the defaults.
         costs: agent -> name of a cost -> how much, as in costs.json; empty where none was told.
@@ -111,6 +118,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     deviations: list[str]
     queries: int
     scored: int
+    queries_in_data_set: int
     counts: dict[str, int]
     models: dict[str, str]
     knobs: dict[str, Any]
@@ -161,6 +169,15 @@ def target_ranks(
     }
 
 
+def _list_title(name: str) -> str:
+    """A single list in words: "v1.hybrid" -> "list v1: imagined from text"."""
+    source, _, kind = name.partition(".")
+    told = _SOURCES.get(source)
+    if told is None:
+        return name
+    return f"list {source}{f', {kind}' if kind != 'hybrid' else ''}: {told}"
+
+
 def _report(
     recorded: RecordedRun,
     around: Surroundings,
@@ -176,7 +193,7 @@ def _report(
     shown = _Shown(recorded.states, rankings, ranks, gallery, evaluation["final_stage"])
     scored = [query for query in queries if query.target_ids]
     answered = [query for query in scored if query.query_id not in evaluation["failures"]]
-    last, first = pipeline[-1], pipeline[0]
+    last, first = (pipeline[-1], pipeline[0]) if pipeline else ("", "")  # no query has an answer
     deep = len(gallery) + 1
     hardest = sorted(answered, key=lambda query: -(ranks[query.query_id].get(last) or deep))
     fell = sorted(answered, key=lambda query: _fall(ranks[query.query_id], first, last, deep))
@@ -191,6 +208,7 @@ def _report(
         deviations=list(evaluation["deviations"]),
         queries=len(queries),
         scored=len(scored),
+        queries_in_data_set=len(asked.benchmark.queries),
         counts=evaluation["counts"],
         models=_models(manifest),
         knobs=_changed_knobs(recorded.knobs),
@@ -199,7 +217,7 @@ def _report(
         stages=[
             StageReport(
                 stage=stage,
-                title=TITLES.get(stage, stage),
+                title=TITLES.get(stage) or _list_title(stage),
                 metrics=metrics,
                 intervals=evaluation["intervals"].get(stage, {}),
                 recall_curve=_recall_curve(ranks, scored, stage),

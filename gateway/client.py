@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-import httpx
-
+from gateway.connection import Connection, GatewayError, GatewayUnreachableError, refusal
 from gateway.records import (
     TERMINAL_STATES,
     AgentList,
@@ -23,6 +20,8 @@ from gateway.records import (
     BenchmarkView,
     CoordinatorsView,
     DeadLetterList,
+    GalleryField,
+    GalleryFieldList,
     GalleryImage,
     GalleryImageList,
     GalleryList,
@@ -30,15 +29,12 @@ from gateway.records import (
     GalleryVersionList,
     GalleryVersionView,
     GalleryView,
-    Page,
-    Problem,
     ProfileList,
     ProfileView,
     QueryList,
     QuerySummary,
     QueryView,
     Readiness,
-    Record,
     RunComparison,
     RunDetails,
     RunList,
@@ -49,69 +45,15 @@ from gateway.records import (
     SystemView,
     UploadView,
 )
-from shared.errors import PermanentError, TransientError
-from shared.settings import mask_secrets
 
-Answer = TypeVar("Answer", bound=Record)
-Pages = TypeVar("Pages", bound=Page)
-_STREAM_PATIENCE_S = 60.0
-"""A stream says that it lives every 15 s."""
+__all__ = ["Client", "GatewayError", "GatewayUnreachableError"]
 
 
-class GatewayUnreachableError(TransientError):
-    """Nothing answers at the gateway's URL."""
-
-
-class GatewayError(PermanentError):
-    """The gateway refused a request.
-
-    Attributes:
-        problem: the problem details it answered with.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
-        self.problem = problem
-
-
-class Client:
+class Client(Connection):
     """Talks to one gateway. Usable as a context manager.
 
     Raises (every method): GatewayUnreachableError, GatewayError.
     """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str = "",
-        timeout_s: float = 30.0,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        """
-        Args:
-            api_key: where the gateway asks for one; empty = the environment's XR_API_KEY, if any.
-        """
-        self.url = url.rstrip("/")
-        api_key = api_key or os.environ.get("XR_API_KEY", "")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(
-            base_url=self.url, timeout=timeout_s, transport=transport, headers=headers
-        )
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
 
     def submit(
         self,
@@ -205,7 +147,7 @@ class Client:
         ):
             if response.is_error:
                 response.read()
-                raise _refusal(response)
+                raise refusal(response)
             with path.open("wb") as file:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
@@ -359,6 +301,11 @@ class Client:
         for page in self._pages(path, GalleryImageList, {"page_size": 1000}):
             yield from page.images
 
+    def gallery_fields(self, key: str) -> list[GalleryField]:
+        """What is known of its images, for the filter of a search."""
+        path = f"/v1/galleries/{_quoted(key)}/fields"
+        return self._ask("GET", path, GalleryFieldList).fields
+
     def image(self, key: str, image_id: str, *, width: int | None = None) -> bytes:
         """An image's file, or a JPEG of it about so wide."""
         params = {} if width is None else {"width": width}
@@ -387,7 +334,7 @@ class Client:
         with self._reached():
             response = self._http.get("/readyz")
         if response.status_code not in (200, 503):
-            raise _refusal(response)
+            raise refusal(response)
         return Readiness.model_validate_json(response.content)
 
     def agents(self) -> list[AgentView]:
@@ -421,54 +368,6 @@ class Client:
         for _, data in self._events("POST", "/v1/search/stream", json=body, timeout=patience_s):
             yield SearchView.model_validate_json(data)
 
-    def _ask(self, method: str, path: str, kind: type[Answer], **options: Any) -> Answer:
-        return kind.model_validate_json(self._answer(method, path, **options).content)
-
-    def _pages(
-        self, path: str, kind: type[Pages], params: Mapping[str, Any] | None = None
-    ) -> Iterator[Pages]:
-        token = ""
-        while True:
-            page = self._ask("GET", path, kind, params={**(params or {}), "page_token": token})
-            yield page
-            token = page.next_page_token
-            if not token:
-                return
-
-    def _events(self, method: str, path: str, **options: Any) -> Iterator[tuple[str, str]]:
-        """(name, data) of each server-sent event. Raises: GatewayError: also for a `problem`."""
-        options.setdefault("timeout", _STREAM_PATIENCE_S)
-        with self._reached(), self._http.stream(method, path, **options) as response:
-            if response.is_error:
-                response.read()
-                raise _refusal(response)
-            name = ""
-            for line in response.iter_lines():
-                field, _, value = line.partition(": ")
-                if field == "event":
-                    name = value
-                elif field == "data":
-                    if name == "problem":
-                        raise GatewayError(Problem.model_validate_json(value))
-                    yield name, value
-
-    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with self._reached():
-            response = self._http.request(method, path, **options)
-        if response.is_error:
-            raise _refusal(response)
-        return response
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.TransportError as error:
-            raise GatewayUnreachableError(
-                f"no gateway answers at {mask_secrets(self.url)} ({error}): start one with "
-                "`xr up`, or name another with --gateway or XR_GATEWAY_URL"
-            ) from error
-
 
 def _idempotent(key: str) -> dict[str, str]:
     return {"Idempotency-Key": key} if key else {}
@@ -477,18 +376,3 @@ def _idempotent(key: str) -> dict[str, str]:
 def _quoted(part: str) -> str:
     """Part of a path; slashes stay, as image ids are often paths themselves."""
     return quote(part, safe="/")
-
-
-def _refusal(response: httpx.Response) -> GatewayError:
-    try:
-        return GatewayError(Problem.model_validate_json(response.content))
-    except ValueError:  # a proxy in between, not the gateway
-        status, text = response.status_code, response.text[:200]
-        return GatewayError(
-            Problem(
-                type="about:blank",
-                title=response.reason_phrase,
-                status=status,
-                detail=f"{mask_secrets(str(response.request.url))} answered {status}: {text}",
-            )
-        )

@@ -7,7 +7,8 @@ any time: embeddings do not depend on it, and neither does the gallery's key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,28 @@ class _Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Condition = Value | list[Value] | _Range
+
+MOST_VALUES = 50
+"""So many values of a field are named."""
+
+
+class FieldSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One field of a gallery's images: what a filter can ask of it.
+
+    Attributes:
+        images: how many searchable images have it.
+        values: those that are no numbers, ascending, false before true before text; at most
+            `MOST_VALUES`.
+        more_values: whether there are further ones.
+        low, high: the smallest and the largest of its numbers; None = it has none.
+    """
+
+    name: str
+    images: int
+    values: tuple[str | bool, ...] = ()
+    more_values: bool = False
+    low: float | None = None
+    high: float | None = None
 
 
 def write_metadata(gallery: Gallery, fields: Mapping[str, Fields]) -> None:
@@ -88,15 +111,13 @@ def matching_rows(gallery: Gallery, wanted: Mapping[str, Any]) -> tuple[int, ...
         DatasetError: the gallery has no metadata, or its file is damaged.
     """
     conditions = {name: _condition(name, value) for name, value in wanted.items()}
-    path = gallery.folder / METADATA
-    if not path.exists():
-        raise DatasetError(f"gallery {gallery.key} has no metadata to filter by: no {path}")
-    lines = _lines(gallery, path)
+    if not (gallery.folder / METADATA).exists():
+        raise DatasetError(
+            f"gallery {gallery.key} has no metadata to filter by: no {gallery.folder / METADATA}"
+        )
     known: set[str] = set()
     rows = []
-    for row, fields in enumerate(lines):
-        if row == gallery.searchable:
-            break
+    for row, fields in enumerate(_searchable(gallery)):
         known.update(fields)
         if all(name in fields and _meets(fields[name], one) for name, one in conditions.items()):
             rows.append(row)
@@ -114,6 +135,39 @@ def _lines(gallery: Gallery, path: Path) -> JsonLines[Fields]:
     if len(lines) != len(gallery):
         raise DatasetError(f"{path} has {len(lines)} lines, the gallery {len(gallery)} rows")
     return lines
+
+
+def describe_fields(gallery: Gallery) -> list[FieldSummary]:
+    """The fields that searchable images have, by name; [] where the gallery has no metadata.
+
+    Raises: DatasetError: its file is damaged.
+    """
+    if not (gallery.folder / METADATA).exists():
+        return []
+    found: dict[str, list[Value]] = {}
+    for fields in _searchable(gallery):
+        for name, value in fields.items():
+            found.setdefault(name, []).append(value)
+    return [_summary(name, found[name]) for name in sorted(found)]
+
+
+def _summary(name: str, values: list[Value]) -> FieldSummary:
+    numbers = [float(value) for value in values if not isinstance(value, str | bool)]
+    named = {(isinstance(value, str), value) for value in values if isinstance(value, str | bool)}
+    return FieldSummary(
+        name=name,
+        images=len(values),
+        values=tuple(value for _, value in sorted(named)[:MOST_VALUES]),
+        more_values=len(named) > MOST_VALUES,
+        low=min(numbers, default=None),
+        high=max(numbers, default=None),
+    )
+
+
+def _searchable(gallery: Gallery) -> Iterator[Fields]:
+    """The fields of each searchable row. Raises: DatasetError: the file is damaged."""
+    path = gallery.folder / METADATA
+    return itertools.islice(_lines(gallery, path), gallery.searchable)
 
 
 def _condition(name: str, value: Any) -> Condition:

@@ -40,8 +40,9 @@ def studies(run: str, given: str, out: Path | None, as_json: bool) -> None:
         atomic_files.write_json(out / "studies.json", msgspec.to_builtins(found))
         atomic_files.write_bytes(out / "studies.csv", as_csv(found).encode())
         for study in found:
-            figure = standalone(study_figure(study))
-            atomic_files.write_bytes(out / f"{study.name}.svg", figure.encode())
+            figure = study_figure(study)
+            if figure is not None:
+                atomic_files.write_bytes(out / f"{study.name}.svg", standalone(figure).encode())
     if as_json:
         output.print_json(msgspec.to_builtins(found))
         return

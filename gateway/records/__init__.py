@@ -44,6 +44,8 @@ from gateway.records.evidence import (
 )
 from gateway.records.galleries import (
     DatabaseView,
+    GalleryField,
+    GalleryFieldList,
     GalleryImage,
     GalleryImageList,
     GalleryList,
@@ -87,6 +89,8 @@ __all__ = [
     "EarlierRounds",
     "Edit",
     "Evidence",
+    "GalleryField",
+    "GalleryFieldList",
     "GalleryImage",
     "GalleryImageList",
     "GalleryList",

@@ -133,6 +133,24 @@ class GalleryImageList(Page):
     images: list[GalleryImage]
 
 
+class GalleryField(Record):
+    """One field of the images' metadata, by which a search may be filtered."""
+
+    name: str
+    images: int = Field(description="that have it")
+    values: list[str | bool] = Field(description="texts and booleans it has, the first 50")
+    more_values: bool = False
+    low: float | None = Field(default=None, description="of its numbers; null = it has none")
+    high: float | None = None
+
+
+class GalleryFieldList(Record):
+    """Empty where nothing is known of the images."""
+
+    gallery: str
+    fields: list[GalleryField]
+
+
 class UploadView(Record):
     """An image that was uploaded as a reference. It is kept for a day."""
 

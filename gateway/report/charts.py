@@ -26,11 +26,13 @@ class Series(NamedTuple):
     Attributes:
         points: (x, y), in the order of x.
         bounds: (low, high) of each y; () = none.
+        quiet: drawn thinner, as what others are compared with.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     bounds: Sequence[tuple[float, float]] = ()
+    quiet: bool = False
 
 
 class Interval(NamedTuple):
@@ -69,7 +71,7 @@ def line_chart(
         _line(one, number, across, up, with_points=len(one.points) <= 20)
         for number, one in enumerate(series)
     ]
-    legend, height = _legend([one.name for one in series], HEIGHT + 14)
+    legend, height = _legend(series, HEIGHT + 14)
     return _figure(title, [grid, *lines, *legend], HEIGHT + height)
 
 
@@ -78,7 +80,8 @@ def interval_chart(title: str, rows: Sequence[Interval]) -> Markup:
     height = _TOP + _ROW_HEIGHT * len(rows) + 40
     ends = [end for row in rows for end in (row.low, row.high, 0.0)]
     ticks = _ticks(min(ends), max(ends))
-    left, right = 220, WIDTH - 240
+    left = min(240, 24 + round(6.6 * max((len(row.label) for row in rows), default=0)))
+    right = WIDTH - 240
     across = _scale(ticks[0], ticks[-1], left, right)
     foot = height - 34
     parts: list[Child] = [
@@ -115,18 +118,21 @@ def rank_change_chart(
         return tag("p", "no query has a rank", class_="empty")
     most = max(2, *(rank for both in changes for rank in both))
     size = 420
-    across = _scale(1, most, _LEFT, size - _RIGHT, log=True, pad=0.04)
-    up = _scale(1, most, size - _BOTTOM, _TOP, log=True, pad=0.04)
-    ticks = _log_ticks(1, most)
+    ticks = _log_ticks(1, most) if most > 10 else [1.0, *range(2, most + 1)]
+    low, high = 1 / 1.2, most * 1.2  # a little beyond the outer dots
+    across = _scale(low, high, _LEFT, size - _RIGHT, log=True)
+    up = _scale(low, high, size - _BOTTOM, _TOP, log=True)
+    below = [(across(low), up(low)), (across(high), up(high)), (across(high), up(low))]
     parts: list[Child] = [
+        tag("path", class_="area", d=_path(below) + "Z"),
         _grid(ticks, ticks, across, up, x_label, y_label, width=size, height=size, plain=True),
-        tag("line", class_="zero", x1=across(1), y1=up(1), x2=across(most), y2=up(most)),
+        tag("line", class_="zero", x1=across(low), y1=up(low), x2=across(high), y2=up(high)),
     ]
     counted = sorted(Counter(changes).items(), key=lambda both: -both[1])
     for (before, after), count in counted:
         kind = "better" if after < before else "worse" if after > before else "same"
         shown = f"{count} quer{'y' if count == 1 else 'ies'}: rank {before} -> {after}"
-        radius = min(22.0, 3.5 * math.sqrt(count))
+        radius = min(22.0, 2.5 + 2.5 * math.sqrt(count))
         parts.append(
             tag("circle", tag("title", shown), class_=f"rank {kind}", cx=across(before),
                 cy=up(after), r=radius)
@@ -151,23 +157,25 @@ def _figure(title: str, parts: Sequence[Child], height: float, width: int = WIDT
     return tag("figure", svg, class_="chart-figure")
 
 
-def _legend(names: Sequence[str], top: float) -> tuple[list[Child], float]:
+def _legend(series: Sequence[Series], top: float) -> tuple[list[Child], float]:
     """The names of the series beside their colours, in as many rows as they need; their height."""
     parts: list[Child] = []
     x, y = float(_LEFT), top
-    for number, name in enumerate(names):
-        width = 34 + 6.6 * len(name)
+    for number, one in enumerate(series):
+        width = 34 + 6.6 * len(one.name)
         if x > _LEFT and x + width > WIDTH - _RIGHT:
             x, y = float(_LEFT), y + 20
         swatch = tag("line", class_="line", x1=x, x2=x + 18, y1=y - 4, y2=y - 4)
-        parts.append(tag("g", swatch, _text(name, x + 24, y, "start"), class_=_colour(number)))
+        parts.append(
+            tag("g", swatch, _text(one.name, x + 24, y, "start"), class_=_look(one, number))
+        )
         x += width + 10
     return parts, y - top + 20
 
 
-def _colour(number: int) -> str:
+def _look(one: Series, number: int) -> str:
     dashed = " dashed" if number >= COLOURS else ""
-    return f"s{number % COLOURS}{dashed}"
+    return f"s{number % COLOURS}{dashed}{' quiet' if one.quiet else ''}"
 
 
 def _line(one: Series, number: int, across: Scale, up: Scale, with_points: bool) -> Markup:
@@ -184,7 +192,7 @@ def _line(one: Series, number: int, across: Scale, up: Scale, with_points: bool)
                 cx=px, cy=py, r=3)
             for (x, y), (px, py) in zip(one.points, places, strict=True)
         ]  # fmt: skip
-    return tag("g", tag("title", one.name), *parts, class_=_colour(number))
+    return tag("g", tag("title", one.name), *parts, class_=_look(one, number))
 
 
 def _path(places: Sequence[tuple[float, float]]) -> str:
@@ -227,13 +235,10 @@ def _text(shown: str, x: float, y: float, anchor: str, kind: str = "") -> Markup
     return tag("text", shown, class_=kind or None, x=float(x), y=float(y), text_anchor=anchor)
 
 
-def _scale(
-    low: float, high: float, start: float, end: float, log: bool = False, pad: float = 0.0
-) -> Scale:
+def _scale(low: float, high: float, start: float, end: float, log: bool = False) -> Scale:
     """Values from `low` to `high` -> places from `start` to `end`."""
     shape: Scale = math.log if log else float
     span = (shape(high) - shape(low)) or 1.0
-    start, end = start + pad * (end - start), end - pad * (end - start)
     return lambda value: start + (shape(value) - shape(low)) / span * (end - start)
 
 

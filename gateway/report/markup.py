@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TypeAlias
 
@@ -35,6 +35,13 @@ def tag(name: str, /, *children: Child, **attributes: str | float | bool | None)
 def joined(*children: Child) -> Markup:
     """The children one after another, escaped where they are text."""
     return Markup("".join(_child(child) for child in children))
+
+
+def table(heading: Sequence[str], rows: Sequence[Markup], label: str) -> Markup:
+    """A table that scrolls sideways where it is too wide; `label` says what it shows."""
+    head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in heading]))
+    inner = tag("table", tag("caption", label, class_="hidden"), head, tag("tbody", *rows))
+    return tag("div", inner, class_="table", tabindex="0", role="region", aria_label=label)
 
 
 def _child(child: Child) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
-from broker.submission import Gain, QueryReport, RunReport, StageReport
+from broker.submission import Gain, QueryReport, RunReport
 from gateway.report.charts import Interval, Series, interval_chart, line_chart, rank_change_chart
-from gateway.report.markup import Child, Markup, joined, tag
+from gateway.report.markup import Child, Markup, joined, table, tag
+from gateway.report.metrics_table import metric_name, metrics_table, spread, stage_of
 from gateway.web import read_text
 
 Picture = Callable[[str], str]
 """Image id -> what its <img> has as src; empty = the picture is not to be had."""
 
-_STAGES_IN_CURVES = ("image_only", "text_only", "image_text_sum", "coarse", "verified", "compared")
+_BASELINES_IN_CURVES = ("image_only", "text_only", "image_text_sum")
 
 
 def whole_page(report: RunReport, picture: Picture) -> str:
@@ -34,34 +35,49 @@ def whole_page(report: RunReport, picture: Picture) -> str:
 def part_of_page(report: RunReport, picture: Picture, links: bool = False) -> Markup:
     """The report as an <article>; `links` lead from each query to its evidence on the web page."""
     queries = _Queries(report, picture, links)
+    metrics_note = (
+        f"In percent; ± is half the width of the 95 % interval over {report.scored} queries. "
+        if report.scored else ""
+    )  # fmt: skip
     return tag(
         "article",
         _head(report),
-        _section("Metrics", _metrics(report), f"In percent; ± is half the width of the 95 % "
-                 f"interval over {report.scored} queries. {report.protocol}."),
+        _section("Metrics", metrics_table(report), f"{metrics_note}{report.protocol}."),
+        _of_ranks(report, queries) if report.scored and report.pipeline else None,
+        _section("Failures", queries.failures(), "Each counts as a miss in every metric."),
+        _section(
+            "Costs",
+            _costs(report),
+            "What answering took, by agent, former owners of the run "
+            "included. They depend on caches, batches and restarts; the metrics do not.",
+        )
+        if report.costs
+        else None,
+        _section("Set-up", _setup(report)),
+        class_="report",
+    )
+
+
+def _of_ranks(report: RunReport, queries: _Queries) -> list[Markup | None]:
+    """What is only known where the targets are."""
+    staged = len(report.pipeline) > 1
+    return [
         _section("Recall by depth", _curves(report),
                  "The share of queries whose target stands among the first K."),
         _section("What each stage adds", [_gain(gain, report) for gain in report.gains] or _EMPTY,
                  "Query by query, with the 95 % interval of the difference and the p of a sign "
-                 "test of queries that won against queries that lost.")
-        if len(report.pipeline) > 1 else None,
+                 "test of queries that won against queries that lost.") if staged else None,
         _section("Rank changes", _rank_changes(report),
                  "Where each target stood after fusion and where it stands at the end. Below the "
-                 "diagonal is better; a larger dot is more queries.")
-        if len(report.pipeline) > 1 else None,
+                 "diagonal, in green, is better; a larger dot is more queries.")
+        if staged else None,
         _section("Hardest queries", queries.cards(report.hardest),
                  "The worst-placed targets of the last stage."),
         _section("Pushed down", queries.cards(report.losses),
                  "Targets that stood higher after fusion than at the end.")
         if report.losses else None,
-        [_section(f"By {name}", _by_tag(report, name)) for name in report.by_tag],
-        _section("Failures", queries.failures(), "Each counts as a miss in every metric."),
-        _section("Costs", _costs(report), "What answering took, by agent, former owners of the run "
-                 "included. They depend on caches, batches and restarts; the metrics do not.")
-        if report.costs else None,
-        _section("Set-up", _setup(report)),
-        class_="report",
-    )  # fmt: skip
+        *(_section(f"By {name}", _by_tag(report, name)) for name in report.by_tag),
+    ]  # fmt: skip
 
 
 _EMPTY = tag("p", "Nothing to show.", class_="empty")
@@ -74,15 +90,15 @@ def _section(title: str, content: Child, note: str = "") -> Markup:
 
 
 def _head(report: RunReport) -> Markup:
-    last = _stage(report, report.pipeline[-1])
+    last = stage_of(report, report.pipeline[-1]) if report.pipeline else None
     figures = [
         tag(
             "div",
-            tag("dt", _metric(name)),
-            tag("dd", f"{100 * value:.1f}", tag("small", _spread(last, name))),
+            tag("dt", metric_name(name)),
+            tag("dd", f"{100 * value:.1f}", tag("small", f" {spread(last, name)}")),
         )
         for name, value in list(last.metrics.items())[:4]
-    ]
+    ] if last is not None else []  # fmt: skip
     counts = report.counts
     told = [
         f"{report.queries} queries",
@@ -104,53 +120,15 @@ def _head(report: RunReport) -> Markup:
     )
 
 
-def _metrics(report: RunReport) -> Markup:
-    columns = list(dict.fromkeys(name for stage in report.stages for name in stage.metrics))
-    if not columns:
-        return tag("p", "The data set publishes no ground truth.", class_="empty")
-    best = {name: max(stage.metrics.get(name, 0.0) for stage in report.stages) for name in columns}
-    rows = [
-        tag(
-            "tr",
-            tag("th", stage.title, scope="row"),
-            [
-                tag(
-                    "td",
-                    f"{100 * stage.metrics[name]:.2f}",
-                    tag("small", _spread(stage, name)),
-                    class_="best" if stage.metrics[name] == best[name] else None,
-                )
-                if name in stage.metrics
-                else tag("td", "–")
-                for name in columns
-            ],
-            tag("td", "–" if stage.median_rank is None else f"{stage.median_rank:g}"),
-            class_="pipeline" if stage.stage in report.pipeline else None,
+def _curves(report: RunReport) -> Markup:
+    series = [
+        Series(
+            stage.title,
+            list(enumerate(stage.recall_curve, start=1)),
+            quiet=stage.stage in _BASELINES_IN_CURVES,
         )
         for stage in report.stages
-    ]
-    rows += [
-        tag(
-            "tr",
-            tag("th", f"{row.label} ({row.split})", scope="row"),
-            [
-                tag("td", f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "–")
-                for name in columns
-            ],
-            tag("td", "–"),
-            class_="published",
-        )
-        for row in report.published
-    ]
-    heading = ["", *(_metric(name) for name in columns), "median rank"]
-    return _table(heading, rows, "Metrics of every ranking of the run")
-
-
-def _curves(report: RunReport) -> Markup:
-    shown = [stage for stage in report.stages if stage.stage in _STAGES_IN_CURVES]
-    series = [
-        Series(stage.title, [(k, recall) for k, recall in enumerate(stage.recall_curve, start=1)])
-        for stage in shown
+        if stage.stage in (*report.pipeline, *_BASELINES_IN_CURVES)
     ]
     return line_chart(
         "Recall at K of every stage", series, "K (logarithmic)", "Recall@K, %", log_x=True
@@ -159,11 +137,12 @@ def _curves(report: RunReport) -> Markup:
 
 def _gain(gain: Gain, report: RunReport) -> Markup:
     rows = [
-        Interval(_metric(name), one.difference, one.low, one.high,
-                 f"{one.better} won, {one.worse} lost, p {_p(one.p_sign)}")
+        Interval(metric_name(name), one.difference, one.low, one.high,
+                 f"{one.better} won, {one.worse} lost, p {_p(one.p_sign)}"
+                 if one.better or one.worse else "no query differs")
         for name, one in gain.metrics.items()
     ]  # fmt: skip
-    title = f"{_stage(report, gain.before).title} → {_stage(report, gain.after).title}"
+    title = f"{stage_of(report, gain.before).title} → {stage_of(report, gain.after).title}"
     chart = interval_chart(f"Gain: {title}", rows) if rows else _EMPTY
     return tag("div", tag("h3", title), chart)
 
@@ -177,12 +156,15 @@ def _rank_changes(report: RunReport) -> Markup:
     better = sum(after < before for before, after in placed)
     worse = sum(after > before for before, after in placed)
     lost = len(report.rank_changes) - len(placed)
-    told = f"{better} moved up, {worse} moved down, {len(placed) - better - worse} stayed"
-    if lost:
-        told += f"; {lost} without a rank in one of them are not drawn"
+    told: list[Child] = [
+        tag("b", better, class_="better"), " moved up, ",
+        tag("b", worse, class_="worse"), " moved down, ",
+        tag("b", len(placed) - better - worse), " stayed",
+        f"; {lost} without a rank in one of them are not drawn" if lost else "", ".",
+    ]  # fmt: skip
     chart = rank_change_chart("Ranks after fusion against final ranks", placed,
                               "rank after fusion", "final rank")  # fmt: skip
-    return tag("div", chart, tag("p", f"{told}.", class_="note"), class_="narrow")
+    return tag("div", chart, tag("p", told, class_="note"), class_="narrow")
 
 
 def _by_tag(report: RunReport, name: str) -> Markup:
@@ -203,7 +185,7 @@ def _by_tag(report: RunReport, name: str) -> Markup:
         )
         for value, entry in values.items()
     ]
-    return _table([name, "queries", *map(_metric, columns)], rows, f"Final stage by {name}")
+    return table([name, "queries", *map(metric_name, columns)], rows, f"Final stage by {name}")
 
 
 class _Queries:
@@ -231,11 +213,11 @@ class _Queries:
             )
             for query in self._report.failures
         ]
-        return _table(["query", "text", "why"], rows, "Queries without an answer")
+        return table(["query", "text", "why"], rows, "Queries without an answer")
 
     def _card(self, query: QueryReport) -> Markup:
         ranks = [
-            tag("li", _stage(self._report, stage).title.removeprefix("XR: "), " ",
+            tag("li", stage_of(self._report, stage).title.removeprefix("XR: "), " ",
                 tag("b", query.ranks.get(stage) or "–"))
             for stage in self._report.pipeline
         ]  # fmt: skip
@@ -300,7 +282,7 @@ def _costs(report: RunReport) -> Markup:
         )
         for name in names
     ]
-    return _table(["", *report.costs], rows, "Costs by agent")
+    return table(["", *report.costs], rows, "Costs by agent")
 
 
 def _setup(report: RunReport) -> Markup:
@@ -314,22 +296,6 @@ def _setup(report: RunReport) -> Markup:
     )
 
 
-def _stage(report: RunReport, name: str) -> StageReport:
-    return next(stage for stage in report.stages if stage.stage == name)
-
-
-def _spread(stage: StageReport, metric: str) -> str:
-    bounds = stage.intervals.get(metric)
-    return f" ±{50 * (bounds[1] - bounds[0]):.1f}" if bounds else ""
-
-
-def _metric(name: str) -> str:
-    """recall_subset@1 -> R_subset@1, map@5 -> mAP@5: as papers write them."""
-    kind, at, k = name.partition("@")
-    kinds = {"recall": "Recall", "map": "mAP", "recall_subset": "R_subset", "hits": "Hits"}
-    return f"{kinds.get(kind, kind)}{at}{k}"
-
-
 def _amount(amount: float) -> str:
     """Counts in full; seconds with two decimals."""
     return f"{amount:,.0f}" if amount == int(amount) else f"{amount:,.2f}"
@@ -337,9 +303,3 @@ def _amount(amount: float) -> str:
 
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _table(heading: Sequence[str], rows: Sequence[Markup], label: str) -> Markup:
-    head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in heading]))
-    table = tag("table", tag("caption", label, class_="hidden"), head, tag("tbody", *rows))
-    return tag("div", table, class_="table", tabindex="0", role="region", aria_label=label)

@@ -9,11 +9,13 @@ from gateway.report.markup import Markup
 _METRICS_SHOWN = 3
 
 
-def study_figure(study: Study) -> Markup:
-    """The chart of one study, of its first metrics."""
+def study_figure(study: Study) -> Markup | None:
+    """The chart of one study, of its first metrics; None where there is nothing to compare."""
     names = list(study.rows[0].metrics)[:_METRICS_SHOWN] if study.rows else []
     if study.axis:
         placed = [row for row in study.rows if row.x is not None]
+        if not placed:
+            return None
         series = [
             Series(
                 name,
@@ -34,6 +36,6 @@ def study_figure(study: Study) -> Markup:
         for row in study.rows
         if names and row.against_whole
     ]
-    return interval_chart(
-        f"{study.title}: {names[0] if names else ''} against the whole", intervals
-    )
+    if not intervals:
+        return None
+    return interval_chart(f"{study.title}: {names[0]} against the whole", intervals)

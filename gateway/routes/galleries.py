@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import ValidationError
 
@@ -15,9 +16,17 @@ from gateway.gallery_uploads import UPLOAD_FORM, receive_gallery
 from gateway.image_responses import AN_IMAGE, ImageWidth, image_response
 from gateway.pages import PageSize, PageToken
 from gateway.ports import ServicesDependency
-from gateway.records import GalleryImageList, GalleryList, GalleryRequest, GalleryView
+from gateway.records import (
+    GalleryField,
+    GalleryFieldList,
+    GalleryImageList,
+    GalleryList,
+    GalleryRequest,
+    GalleryView,
+)
 from shared.datasets.registry import FOLDER_PREFIX
 from shared.errors import DatasetError, ItemError
+from shared.metadata import describe_fields
 
 router = APIRouter(
     prefix="/v1/galleries",
@@ -114,6 +123,22 @@ async def list_images(
 ) -> GalleryImageList:
     """Its images with their captions, in its order."""
     return await services.galleries.images(key, caller, page_size, page_token)
+
+
+@router.get("/{key}/fields", dependencies=[needs("read")], responses=problems(404, 409))
+async def list_fields(
+    key: str, services: ServicesDependency, caller: CallerDependency
+) -> GalleryFieldList:
+    """What is known of its images, for the `filter` of a search."""
+    gallery = await asyncio.to_thread(services.galleries.open, key, caller)
+    try:
+        found = await asyncio.to_thread(describe_fields, gallery)
+    except DatasetError as error:
+        raise ApiError(409, "metadata-damaged", str(error)) from error
+    return GalleryFieldList(
+        gallery=gallery.key,
+        fields=[GalleryField.model_validate(msgspec.to_builtins(one)) for one in found],
+    )
 
 
 @router.get(

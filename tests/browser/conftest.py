@@ -1,4 +1,4 @@
-"""A demo stack with a small gallery, and headless Chromium on its page.
+"""A demo stack with two small galleries, and headless Chromium on its page.
 
 Collected only where the `browser` extra is installed and Chromium is there; `make test-browser`
 sees to both.
@@ -7,6 +7,7 @@ sees to both.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -32,6 +33,9 @@ collect_ignore_glob = [] if _WANTED and importlib.util.find_spec("playwright") e
 ARTEFACTS = Path(__file__).resolve().parents[2] / "build" / "browser"
 """Screenshots and the report of the last run."""
 QUERIES, IMAGES, TOP_K = 12, 60, 10
+SHAPES = 20
+MAKERS = ("Acme", "Nadir", "Zenith")
+"""Of the images of the gallery "shapes", in turn."""
 
 
 def chromium() -> str:
@@ -44,7 +48,7 @@ def chromium() -> str:
 
 @dataclass(frozen=True)
 class Stack:
-    """The running system and two finished runs of it."""
+    """The running system, two finished runs of it, and a gallery "shapes" with metadata."""
 
     url: str
     home: Path
@@ -57,9 +61,11 @@ class Stack:
 def stack() -> Iterator[Stack]:
     folder = Path(tempfile.mkdtemp(prefix="xr-browser-"))
     write(build(seed=3, n_queries=QUERIES, n_gallery=IMAGES), folder / "data" / "demo")
+    _write_shapes(folder / "data")
     settings = Settings(home=folder / "home", data_root=folder / "data")
     with LocalStack(settings) as running, Client(running.gateway_url) as client:
         running.wait_ready()
+        _finished(client, client.create_gallery("shapes", "shapes").benchmark_id)
         runs = [
             _run(client, name, knobs)
             for name, knobs in (
@@ -72,10 +78,25 @@ def stack() -> Iterator[Stack]:
 
 
 def _run(client: Client, name: str, knobs: dict[str, Any]) -> str:
-    submitted = client.submit("demo", "val", name=name, knobs=knobs)
-    *_, last = client.follow(submitted.id)
+    return _finished(client, client.submit("demo", "val", name=name, knobs=knobs).id)
+
+
+def _finished(client: Client, run: str) -> str:
+    *_, last = client.follow(run)
     assert last.state == "finished", last.error
     return last.id
+
+
+def _write_shapes(data: Path) -> None:
+    """A folder of some of the demo's images, of which makers, prices and sales are known."""
+    folder = data / "shapes"
+    folder.mkdir()
+    lines = []
+    for number, path in enumerate(sorted((data / "demo" / "images").glob("*.png"))[:SHAPES]):
+        shutil.copy(path, folder / path.name)
+        fields = {"maker": MAKERS[number % 3], "price": 5 + number, "sold": number % 4 == 0}
+        lines.append(json.dumps({"image_id": path.name, "fields": fields}))
+    (folder / "metadata.jsonl").write_text("\n".join([*lines, ""]))
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def test_search_by_a_click_and_see_why(page: Page) -> None:
 
     # Then the results are there, verified, each with a picture that is one
     results = page.get_by_role("list", name="Results").locator("> li")
-    assert results.count() == 24
+    assert 10 < results.count() <= 24
     expect(page.locator(".state")).to_contain_text("Verified")
     loaded = "nodes => nodes.slice(0, 6).every(node => node.complete && node.naturalWidth > 0)"
     page.wait_for_function(
@@ -65,7 +65,7 @@ def test_search_by_an_upload(page: Page, stack: Stack) -> None:
     page.locator("input[type=file]").set_input_files(file)
     expect(page.locator(".slot figcaption")).to_contain_text(file.name)
     search(page)
-    assert page.get_by_role("list", name="Results").locator("> li").count() == 24
+    assert page.get_by_role("list", name="Results").locator("> li").count() > 10
 
 
 def test_an_upload_that_is_no_picture_is_refused_in_words(

@@ -80,7 +80,7 @@ function differences(entries) {
   if (!names.length) return h("p", { class: "note" }, "Nothing.");
   const shown = (value) => (value === null || value === undefined ? "–" : Array.isArray(value) ? value.join(", ") : String(value));
   return h("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Differences" }, h("table", {},
-    h("thead", {}, h("tr", {}, ["", "first", "second"].map((name) => h("th", { scope: "col" }, name)))),
+    h("thead", {}, h("tr", {}, ["", "first", "second"].map((name) => h("th", { scope: "col", class: "words" }, name)))),
     h("tbody", {}, names.map(([name, [one, two]]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "words" }, shown(one)), h("td", { class: "words" }, shown(two)))))));
 }
 

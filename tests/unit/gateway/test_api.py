@@ -241,6 +241,7 @@ async def test_the_description_names_every_operation(api: Api) -> None:
         ("post", "/v1/galleries"),
         ("get", gallery),
         ("delete", gallery),
+        ("get", f"{gallery}/fields"),
         ("get", f"{gallery}/images"),
         ("get", f"{gallery}/images/{{image_id}}"),
         ("get", "/v1/system"),

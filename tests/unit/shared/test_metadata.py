@@ -10,7 +10,14 @@ from PIL import Image
 
 from shared.errors import ConfigurationError, DatasetError
 from shared.galleries import Gallery, write_gallery
-from shared.metadata import METADATA, matching_rows, write_metadata
+from shared.metadata import (
+    METADATA,
+    MOST_VALUES,
+    FieldSummary,
+    describe_fields,
+    matching_rows,
+    write_metadata,
+)
 
 
 @pytest.fixture
@@ -81,3 +88,32 @@ def test_a_gallery_without_metadata_says_so(gallery: Gallery) -> None:
     (gallery.folder / METADATA).unlink()
     with pytest.raises(DatasetError, match="has no metadata to filter by"):
         matching_rows(gallery, {"brand": "a"})
+
+
+def test_fields_are_described_as_searchable_images_have_them(gallery: Gallery) -> None:
+    assert describe_fields(gallery) == [
+        FieldSummary(name="brand", images=4, values=("a", "b")),
+        FieldSummary(name="new", images=4, values=(False, True)),
+        FieldSummary(name="price", images=4, low=0, high=40),
+    ]
+
+
+def test_a_field_of_many_kinds_is_described_whole_and_many_values_are_cut(
+    tmp_path: Path,
+) -> None:
+    images = []
+    for row in range(MOST_VALUES + 3):
+        path = tmp_path / f"{row}.png"
+        Image.new("RGB", (4, 4), (row, 0, 0)).save(path)
+        images.append((f"{row}", path))
+    gallery = write_gallery(tmp_path / "galleries", images)
+    assert describe_fields(gallery) == []
+    fields: dict[str, dict[str, Any]] = {str(row): {"tag": f"t{row:02d}"} for row in range(50)}
+    fields |= {"50": {"tag": True}, "51": {"tag": 7}, "52": {"tag": -1.5}}
+    write_metadata(gallery, fields)
+    (tag,) = describe_fields(gallery)
+    assert tag.values == (True, *(f"t{row:02d}" for row in range(49)))
+    assert (tag.images, tag.more_values, tag.low, tag.high) == (53, True, -1.5, 7)
+    (gallery.folder / METADATA).write_text("{}\n")
+    with pytest.raises(DatasetError, match="has 1 lines, the gallery 53 rows"):
+        describe_fields(gallery)
