@@ -30,6 +30,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: env ## the whole system on this machine: Redis, gateway, coordinator, three agents, one benchmark
 	$(XR) demo
 
+up: env ## all services with the demo's images to search, and the web page at http://127.0.0.1:8000; Ctrl-C stops
+	$(XR) up --demo
+
 demo-full: env ## the same over all demo queries, with 100 candidates verified
 	$(XR) demo --full
 
@@ -71,6 +74,9 @@ docs-settings: env ## write the table of knobs in docs/settings.md anew
 docs-openapi: env ## write docs/openapi.json, the description of the HTTP API, anew
 	$(BIN)/python -m gateway.description docs/openapi.json
 
+docs-api: env ## write docs/api.md, the reference of the HTTP API and its Python client, anew
+	$(BIN)/python -m gateway.api_reference docs/api.md
+
 bench-overhead: env ## what the messages cost beside the models
 	$(BIN)/python -m tests.benchmarks.overhead
 
@@ -109,6 +115,9 @@ test-load: env ## a gateway under more searches than it can answer, and 200 who 
 FUZZ_API_EXAMPLES ?= 200
 fuzz-api: env ## the gateway asked FUZZ_API_EXAMPLES times per operation what its description allows
 	XR_FUZZ_API_EXAMPLES=$(FUZZ_API_EXAMPLES) $(BIN)/python -m pytest tests/integration/gateway/test_api_description.py
+
+test-first-steps: ## a clean clone, its installation, the page and a first search: within five minutes
+	$(PYTHON) -m tests.first_steps
 
 BROWSER_STAMP := $(VENV)/.browser
 

@@ -88,6 +88,7 @@ class Client(Connection):
         return self._ask("POST", "/v1/benchmarks", BenchmarkView, json=body, headers=headers)
 
     def benchmark(self, benchmark_id: str) -> BenchmarkView:
+        """A run: its state, its progress by phase, its metrics once it has finished."""
         return self._ask("GET", f"/v1/benchmarks/{benchmark_id}", BenchmarkView)
 
     def benchmarks(self, *, dataset: str = "", state: str = "") -> list[BenchmarkView]:
@@ -97,6 +98,7 @@ class Client(Connection):
         return [view for page in pages for view in page.benchmarks]
 
     def cancel(self, benchmark_id: str) -> BenchmarkView:
+        """Stop a run; what it has finished stays."""
         return self._ask("DELETE", f"/v1/benchmarks/{benchmark_id}", BenchmarkView)
 
     def resume(self, benchmark_id: str) -> BenchmarkView:
@@ -109,7 +111,7 @@ class Client(Connection):
         *,
         every_s: float = 0.5,
         patience_s: float = 60.0,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> Iterator[BenchmarkView]:
         """The run again and again until it has ended; the last one yielded is its end.
 
@@ -293,6 +295,7 @@ class Client(Connection):
         return self._ask("POST", path, GalleryUpdate, headers=headers, **options)
 
     def delete_gallery(self, key: str) -> None:
+        """Forget a gallery and its databases; images of a server folder stay."""
         self._answer("DELETE", f"/v1/galleries/{_quoted(key)}")
 
     def gallery_images(self, key: str) -> Iterator[GalleryImage]:
@@ -319,9 +322,11 @@ class Client(Connection):
         return self._ask("POST", "/v1/uploads", UploadView, content=content, headers=headers)
 
     def system(self) -> SystemView:
+        """Queues, workers and throughput now."""
         return self._ask("GET", "/v1/system", SystemView)
 
     def profiles(self) -> list[ProfileView]:
+        """The model profiles it knows."""
         return self._ask("GET", "/v1/profiles", ProfileList).profiles
 
     def knobs(self) -> dict[str, Any]:
@@ -338,16 +343,20 @@ class Client(Connection):
         return Readiness.model_validate_json(response.content)
 
     def agents(self) -> list[AgentView]:
+        """Every kind of agent: its queue and its living processes."""
         return self._ask("GET", "/v1/agents", AgentList).agents
 
     def dead_letters(self, agent: str) -> DeadLetterList:
+        """Messages that were given up, and why."""
         return self._ask("GET", f"/v1/agents/{agent}/dead-letters", DeadLetterList)
 
     def retry_dead_letter(self, agent: str, entry_id: str) -> DeadLetterList:
+        """Put one of them back into its queue."""
         path = f"/v1/agents/{agent}/dead-letters/{entry_id}/retry"
         return self._ask("POST", path, DeadLetterList)
 
     def retry_all_dead_letters(self, agent: str) -> DeadLetterList:
+        """Put all of them back."""
         return self._ask("POST", f"/v1/agents/{agent}/dead-letters/retry", DeadLetterList)
 
     def coordinators(self) -> CoordinatorsView | None:

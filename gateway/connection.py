@@ -73,6 +73,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
+        """Give back its connections; as a context manager it does so itself."""
         self._http.close()
 
     def _ask(self, method: str, path: str, kind: type[Answer], **options: Any) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any
@@ -75,11 +76,17 @@ def _embedded() -> Iterator[str]:
         yield stack.gateway_url
 
 
-def follow(client: Client, benchmark_id: str) -> BenchmarkView:
-    """Show a run's progress until it has finished. Raises: RunFailedError: it ended otherwise."""
+def follow(client: Client, benchmark_id: str, stop: threading.Event | None = None) -> BenchmarkView:
+    """Show a run's progress until it has finished, or `stop` is set.
+
+    Raises: RunFailedError: it ended otherwise.
+    """
+    stop = stop or threading.Event()
     with output.phase_bars() as bars:
-        for view in client.follow(benchmark_id):
+        for view in client.follow(benchmark_id, sleep=stop.wait):
             bars.show(view.progress)
+            if stop.is_set():
+                return view
     if view.state != "finished":
         cause = f": {view.error}" if view.error else ""
         raise RunFailedError(f"run {view.id} {view.state} in phase {view.phase or '-'}{cause}")

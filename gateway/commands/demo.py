@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Final
@@ -67,10 +68,7 @@ def demo(
     """Start everything, run the demo benchmark over HTTP, print its metrics, stop everything."""
     settings = load_settings()
     _interrupt_on_sigterm()
-    folder = settings.data_root / DATASET
-    if not (folder / "gallery.jsonl").is_file():
-        output.notes.print(f"writing the demo data set to {folder}", highlight=False)
-        write_demo_data(folder, SEED)
+    provide_demo_data(settings.data_root)
     limit = queries if queries is not None else None if full else QUERIES
     knobs = demo_knobs(top_k or (FULL_TOP_K if full else TOP_K))
     with LocalStack(settings, processes=processes) as stack:
@@ -103,6 +101,30 @@ def demo_data(
         return
     write_demo_data(folder, seed)
     output.console.print(f"demo data set in {folder}", highlight=False, soft_wrap=True)
+
+
+def provide_demo_data(data_root: Path) -> None:
+    """Write the demo data set where there is none yet."""
+    folder = data_root / DATASET
+    if not (folder / "gallery.jsonl").is_file():
+        output.notes.print(f"writing the demo data set to {folder}", highlight=False)
+        write_demo_data(folder, SEED)
+
+
+def index_demo_gallery(client: Client, stop: threading.Event) -> None:
+    """Index the demo's images as the gallery "demo", and show how far it is, until `stop` is set.
+
+    What is indexed already, by a benchmark as well, is not done again.
+    Raises: RunFailedError.
+    """
+    known = {view.name: view for view in client.galleries()}
+    view = known.get(DATASET)
+    if view is None:
+        view = client.create_gallery(DATASET, DATASET)
+    elif view.state in ("failed", "cancelled"):
+        client.resume(view.benchmark_id)
+    if view.state != "ready":
+        benchmarks.follow(client, view.benchmark_id, stop)
 
 
 def write_demo_data(folder: Path, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from gateway.commands import output
 from gateway.commands.options import GatewayOption, JsonOption, connect
-from gateway.records import Evidence, Hit, SearchRequest
+from gateway.records import Evidence, Hit, SearchRequest, TargetFeedback
 from shared.errors import ConfigurationError
 
 
@@ -25,6 +26,15 @@ def search(
         int | None, typer.Option(min=1, help="candidates verified [default: the profile's]")
     ] = None,
     negative: Annotated[str, typer.Option(help="less of this")] = "",
+    like: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="more like this result of an earlier search")
+    ] = None,
+    conditions: Annotated[
+        str,
+        typer.Option(
+            "--filter", metavar="JSON", help='of the metadata, e.g. {"price": {"lt": 50}}'
+        ),
+    ] = "{}",
     knob: Annotated[
         list[str] | None, typer.Option(help="a knob as name=value, JSON or text; repeatable")
     ] = None,
@@ -41,6 +51,8 @@ def search(
             negative_text=negative,
             k=k,
             depth=depth,
+            filter=json.loads(conditions),
+            target_feedback=None if like is None else TargetFeedback(image_id=like),
             knobs=output.parse_knobs(knob or []),
             timeout_s=timeout_s,
         )

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from gateway.client import Client, GatewayError, GatewayUnreachableError
 from gateway.commands import output
+from gateway.commands.demo import index_demo_gallery, provide_demo_data
 from gateway.local_stack import LocalStack
 from gateway.records import AgentView
 from gateway.supervisor import ServiceStatus
@@ -28,6 +29,9 @@ _COLOURS = {"ready": "green", "starting": "yellow", "restarting": "red", "failed
 
 
 def up(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="with the demo's images as a gallery to search")
+    ] = False,
     processes: Annotated[int, typer.Option(min=1, help="processes per agent type (and GPU)")] = 1,
     plain: Annotated[bool, typer.Option("--plain", help="lines instead of the live view")] = False,
 ) -> None:
@@ -36,6 +40,8 @@ def up(
     Where the profile names `workers`, each visible GPU (CUDA_VISIBLE_DEVICES) gets one of each.
     """
     settings = load_settings()
+    if demo:
+        provide_demo_data(settings.data_root)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -52,6 +58,10 @@ def up(
         with output.service_list() as shown:
             stack.wait_ready(shown, stop)
         output.console.print(f"gateway: {stack.gateway_url}   (Ctrl-C stops)", highlight=False)
+        if demo and not stop.is_set():
+            with Client(stack.gateway_url) as client:
+                index_demo_gallery(client, stop)
+            output.console.print('gallery "demo" can be searched', highlight=False)
         if plain or not output.console.is_terminal:
             _tell_changes(stack, stop)
         else:

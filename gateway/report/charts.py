@@ -79,7 +79,7 @@ def interval_chart(title: str, rows: Sequence[Interval]) -> Markup:
     """Differences with their intervals, one row each, around a line at zero; in points of 100."""
     height = _TOP + _ROW_HEIGHT * len(rows) + 40
     ends = [end for row in rows for end in (row.low, row.high, 0.0)]
-    ticks = _ticks(min(ends), max(ends))
+    ticks = _ticks(min(ends, default=-0.01), max(ends, default=0.01))  # a study without rows
     left = min(240, 24 + round(6.6 * max((len(row.label) for row in rows), default=0)))
     right = WIDTH - 240
     across = _scale(ticks[0], ticks[-1], left, right)

@@ -59,6 +59,18 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert documented <= {field.upper() for field in Settings.__struct_fields__}
 
 
+def test_the_files_and_functions_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    folders = [ROOT / name for name in ("shared", "agents", "broker", "gateway")]
+    modules = [path for folder in folders for path in folder.rglob("*.py")]
+    names = {path.name for path in modules}
+    for file in re.findall(r"`(?:[\w/]+/)?(\w+\.py)`", text):
+        assert file in names, f"docs/architecture.md: there is no {file}"
+    source = "\n".join(path.read_text() for path in modules)
+    for name in re.findall(r"`(?:await )?([A-Za-z_]\w+)\(", text):
+        assert re.search(rf"(?:def|class) {name}\b", source), f"docs/architecture.md: {name}"
+
+
 @pytest.mark.parametrize(
     "document",
     [
