@@ -133,8 +133,13 @@ def _example_body(schema: Mapping[str, Any], description: Mapping[str, Any]) -> 
 
 def _client() -> Iterator[str]:
     """Each public method: its signature, and what its docstring says first."""
-    (client,) = ast.parse(inspect.getsource(Client)).body
-    for method in ast.iter_child_nodes(client):
+    classes = [kind for kind in Client.__mro__ if kind is not object]
+    for method in (
+        method
+        for kind in reversed(classes)
+        for definition in ast.parse(inspect.getsource(kind)).body
+        for method in ast.iter_child_nodes(definition)
+    ):
         if not isinstance(method, ast.FunctionDef) or method.name.startswith("_"):
             continue
         given = ast.unparse(method.args).removeprefix("self").removeprefix(", ")

@@ -7,12 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 
 from gateway.access import CallerDependency, needs
+from gateway.errors import OF_A_BODY, OF_EVERY_ROUTE, problems
 from gateway.gallery_changes import IMAGES_FORM
 from gateway.pages import PageSize, PageToken
 from gateway.ports import ServicesDependency
 from gateway.records import GalleryUpdate, GalleryVersionList, ImageIds
 
-router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
+router = APIRouter(
+    prefix="/v1/galleries",
+    tags=["galleries"],
+    responses=problems(*OF_EVERY_ROUTE),
+)
 
 Name = Annotated[str, Path(description="of a gallery that was created by a name")]
 IdempotencyKey = Annotated[
@@ -25,6 +30,7 @@ IdempotencyKey = Annotated[
     "/{name}/images",
     status_code=202,
     dependencies=[needs("bench")],
+    responses=problems(*OF_A_BODY, 404, 409, 415, 507),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -49,7 +55,12 @@ async def put_images(
     return _with_location(response, update)
 
 
-@router.post("/{name}/images/remove", status_code=202, dependencies=[needs("bench")])
+@router.post(
+    "/{name}/images/remove",
+    status_code=202,
+    dependencies=[needs("bench")],
+    responses=problems(*OF_A_BODY, 404, 409, 507),
+)
 async def remove_images(
     name: Name,
     body: ImageIds,
@@ -63,7 +74,12 @@ async def remove_images(
     return _with_location(response, update)
 
 
-@router.delete("/{name}/images/{image_id:path}", status_code=202, dependencies=[needs("bench")])
+@router.delete(
+    "/{name}/images/{image_id:path}",
+    status_code=202,
+    dependencies=[needs("bench")],
+    responses=problems(404, 409, 507),
+)
 async def remove_image(
     name: Name,
     image_id: str,
@@ -76,7 +92,12 @@ async def remove_image(
     return _with_location(response, update)
 
 
-@router.post("/{name}/refresh", status_code=202, dependencies=[needs("bench")])
+@router.post(
+    "/{name}/refresh",
+    status_code=202,
+    dependencies=[needs("bench")],
+    responses=problems(404, 409, 507),
+)
 async def refresh_gallery(
     name: Name, response: Response, services: ServicesDependency, caller: CallerDependency
 ) -> GalleryUpdate:
@@ -87,7 +108,7 @@ async def refresh_gallery(
     return _with_location(response, await services.gallery_changes.refresh(name, caller))
 
 
-@router.get("/{name}/versions", dependencies=[needs("read")])
+@router.get("/{name}/versions", dependencies=[needs("read")], responses=problems(404, 409))
 async def list_versions(
     name: Name,
     services: ServicesDependency,

@@ -50,7 +50,8 @@ def test_every_setting_has_its_line_with_the_default(field: str) -> None:
     line = next((line for line in lines if line.startswith(f"| `XR_{field.upper()}` |")), None)
     assert line is not None, f"docs/settings.md says nothing of XR_{field.upper()}"
     default = getattr(Settings(), field)
-    assert f"| `{default}` |" in line or (default == "" and "| empty |" in line), line
+    written = str(default).lower() if isinstance(default, bool) else default
+    assert f"| `{written}` |" in line or (default == "" and "| empty |" in line), line
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

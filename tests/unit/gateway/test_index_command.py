@@ -56,7 +56,7 @@ class FakeClient:
         self.submitted.append((dataset, split, options))
         return FINISHED
 
-    def follow(self, benchmark_id: str) -> list[BenchmarkView]:
+    def follow(self, benchmark_id: str, **options: object) -> list[BenchmarkView]:
         return [FINISHED]
 
 

@@ -22,7 +22,8 @@ def _report(costs: dict[str, dict[str, float]]) -> RunReport:
     )  # fmt: skip
     return RunReport(
         run="demo/run", name="", dataset="demo", split="val", submitted_at="", gallery="demo",
-        protocol="", deviations=[], queries=2, scored=2, counts={}, models={}, knobs={},
+        protocol="", deviations=[], queries=2, queries_in_data_set=2, scored=2,
+        counts={}, models={}, knobs={},
         costs=costs, commit="", stages=[coarse], pipeline=["coarse"], gains=[], rank_changes=[],
         hardest=[], losses=[], failures=[], by_tag={}, published=(),
     )  # fmt: skip

@@ -71,7 +71,7 @@ class FakeClient:
         self.submitted.append((dataset, split, options))
         return ended("queued")
 
-    def follow(self, benchmark_id: str) -> Iterator[BenchmarkView]:
+    def follow(self, benchmark_id: str, **options: object) -> Iterator[BenchmarkView]:
         self.followed.append(benchmark_id)
         yield ended("running")
         yield ended(self.state)
