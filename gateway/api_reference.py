@@ -115,6 +115,8 @@ def _example(
         return f"{command} \\\n  -H 'Content-Type: application/json' -d '{given}'"
     if content:
         media = next(iter(content))
+        if media == "multipart/form-data":
+            return f"{command} \\\n  -F images=@image.png"
         return f"{command} \\\n  -H 'Content-Type: {media}' --data-binary @image.png"
     return command
 

@@ -278,7 +278,7 @@ class Client(Connection):
     ) -> GalleryUpdate:
         """Remove images from a named gallery; versions that have them keep them."""
         body = {"image_ids": list(image_ids)}
-        return self._change(name, "images/remove", idempotency_key, json=body)
+        return self._change(name, "removals", idempotency_key, json=body)
 
     def refresh_gallery(self, name: str) -> GalleryUpdate:
         """Bring in what has become of the server folder of a named gallery."""

@@ -19,7 +19,7 @@ router = APIRouter(
     responses=problems(*OF_EVERY_ROUTE),
 )
 
-Name = Annotated[str, Path(description="of a gallery that was created by a name")]
+Key = Annotated[str, Path(description="the name of a gallery")]
 IdempotencyKey = Annotated[
     str,
     Header(max_length=200, description="a change sent again with the same key is made once"),
@@ -27,7 +27,7 @@ IdempotencyKey = Annotated[
 
 
 @router.post(
-    "/{name}/images",
+    "/{key}/images",
     status_code=202,
     dependencies=[needs("bench")],
     responses=problems(*OF_A_BODY, 404, 409, 415, 507),
@@ -39,7 +39,7 @@ IdempotencyKey = Annotated[
     },
 )
 async def put_images(
-    name: Name,
+    key: Key,
     request: Request,
     response: Response,
     services: ServicesDependency,
@@ -51,18 +51,18 @@ async def put_images(
     Searches see all of it at once, as soon as a new version of the gallery is ready. Only the new
     images cost anything.
     """
-    update = await services.gallery_changes.put(name, request, caller, idempotency_key)
+    update = await services.gallery_changes.put(key, request, caller, idempotency_key)
     return _with_location(response, update)
 
 
 @router.post(
-    "/{name}/images/remove",
+    "/{key}/removals",
     status_code=202,
     dependencies=[needs("bench")],
     responses=problems(*OF_A_BODY, 404, 409, 507),
 )
 async def remove_images(
-    name: Name,
+    key: Key,
     body: ImageIds,
     response: Response,
     services: ServicesDependency,
@@ -70,54 +70,54 @@ async def remove_images(
     idempotency_key: IdempotencyKey = "",
 ) -> GalleryUpdate:
     """Remove several images at once."""
-    update = await services.gallery_changes.remove(name, body.image_ids, caller, idempotency_key)
+    update = await services.gallery_changes.remove(key, body.image_ids, caller, idempotency_key)
     return _with_location(response, update)
 
 
 @router.delete(
-    "/{name}/images/{image_id:path}",
+    "/{key}/images/{image_id:path}",
     status_code=202,
     dependencies=[needs("bench")],
     responses=problems(404, 409, 507),
 )
 async def remove_image(
-    name: Name,
+    key: Key,
     image_id: str,
     response: Response,
     services: ServicesDependency,
     caller: CallerDependency,
 ) -> GalleryUpdate:
     """Remove one image. Versions that have it keep it."""
-    update = await services.gallery_changes.remove(name, [image_id], caller, "")
+    update = await services.gallery_changes.remove(key, [image_id], caller, "")
     return _with_location(response, update)
 
 
 @router.post(
-    "/{name}/refresh",
+    "/{key}/refresh",
     status_code=202,
     dependencies=[needs("bench")],
     responses=problems(404, 409, 507),
 )
 async def refresh_gallery(
-    name: Name, response: Response, services: ServicesDependency, caller: CallerDependency
+    key: Key, response: Response, services: ServicesDependency, caller: CallerDependency
 ) -> GalleryUpdate:
     """Read the server folder again: bring in what was added, changed and removed.
 
     Images that were uploaded stay.
     """
-    return _with_location(response, await services.gallery_changes.refresh(name, caller))
+    return _with_location(response, await services.gallery_changes.refresh(key, caller))
 
 
-@router.get("/{name}/versions", dependencies=[needs("read")], responses=problems(404, 409))
+@router.get("/{key}/versions", dependencies=[needs("read")], responses=problems(404, 409))
 async def list_versions(
-    name: Name,
+    key: Key,
     services: ServicesDependency,
     caller: CallerDependency,
     page_size: PageSize = 100,
     page_token: PageToken = "",
 ) -> GalleryVersionList:
     """Its versions, the current one first; a benchmark of `gallery:NAME@NUMBER` pins one."""
-    return await services.gallery_changes.versions(name, caller, page_size, page_token)
+    return await services.gallery_changes.versions(key, caller, page_size, page_token)
 
 
 def _with_location(response: Response, update: GalleryUpdate) -> GalleryUpdate:

@@ -14,6 +14,7 @@ NOT_RUN: Final[dict[str, str]] = {
     r"--dataset CIRCO|--dataset CIRR|CIRCO:val|/CIRR_test1/": "needs data that nobody may copy",
     r"^xr gallery |gallery:products": "needs a reader's own files; test_live_galleries.py runs it",
     r"^xr index use KEY (qdrant|exact)": "needs a Qdrant; test_index_use.py runs it",
+    r"/v1/galleries/<key>/(images' -F|removals|refresh|versions)": "takes a gallery with a name",
     r"-X DELETE .*/v1/galleries/": "takes away what the commands after it need",
     r"/v1/galleries' .*pictures/2024": "needs that folder; the guide to own images makes a gallery",
     r"/dead-letters": "there is none that could be retried",

@@ -114,7 +114,7 @@ class Live:
         )  # fmt: skip
 
     async def remove(self, *image_ids: str, status: int = 202) -> Any:
-        return await self._sent(status, "images/remove", json={"image_ids": image_ids})
+        return await self._sent(status, "removals", json={"image_ids": image_ids})
 
     async def refresh(self) -> Any:
         return await self._sent(202, "refresh")

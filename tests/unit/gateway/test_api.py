@@ -202,13 +202,13 @@ async def test_the_description_names_every_operation(api: Api) -> None:
     paths = (await api.http.get("/openapi.json")).json()["paths"]
     described = {(method, path) for path, methods in paths.items() for method in methods}
     run, dead = "/v1/benchmarks/{benchmark_id}", "/v1/agents/{agent}/dead-letters"
-    gallery, live = "/v1/galleries/{key}", "/v1/galleries/{name}"
+    gallery = "/v1/galleries/{key}"
     assert described == {
-        ("get", f"{live}/versions"),
-        ("post", f"{live}/refresh"),
-        ("post", f"{live}/images"),
-        ("post", f"{live}/images/remove"),
-        ("delete", f"{live}/images/{{image_id}}"),
+        ("get", f"{gallery}/versions"),
+        ("post", f"{gallery}/refresh"),
+        ("post", f"{gallery}/images"),
+        ("post", f"{gallery}/removals"),
+        ("delete", f"{gallery}/images/{{image_id}}"),
         ("get", "/livez"),
         ("get", "/readyz"),
         ("get", "/metrics"),
