@@ -35,8 +35,8 @@ from shared.index_choice import MeasuredRecall, QdrantOptions
 from shared.index_recall import measure_recall
 from shared.qdrant_filling import fill_collection
 from shared.qdrant_index import QdrantIndex
+from tests.benchmarks.edge_client import EdgeClient
 from tests.benchmarks.figures_file import add_output_options, write_figures
-from tests.benchmarks.qdrant_edge import EdgeClient
 from tests.benchmarks.ranking_cases import write_matrices
 from tests.unit.shared.gallery_index_scenes import KEY, Embedded, write_database
 

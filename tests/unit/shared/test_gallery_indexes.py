@@ -22,7 +22,7 @@ from shared.qdrant_filling import fill_collection
 from shared.qdrant_index import QdrantIndex
 from shared.ranking import Ranked, rank_galleries
 from shared.ranking_layout import Wanted
-from tests.benchmarks.qdrant_edge import EdgeClient
+from tests.benchmarks.edge_client import EdgeClient
 from tests.unit.shared.gallery_index_scenes import (
     KEY,
     Embedded,
