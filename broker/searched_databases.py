@@ -89,7 +89,7 @@ class SearchedDatabases:
         if retries is not None:
             key = database_key(gallery, captioner, clip, retries)
         else:
-            key = latest_with_given_captions(folder, gallery, captioner, clip) or ""
+            key = latest_with_given_captions(folder, gallery, captioner, clip)
         if not key:
             raise DatasetError(
                 f"gallery {gallery} has no image database made by the models the agents serve: "

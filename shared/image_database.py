@@ -193,7 +193,7 @@ def latest_with_given_captions(
     """The key of the database of these models that was finished last, of those whose captions were
     given in part (the others are this captioner's) or all; empty = none."""
     found = [
-        ((databases_folder / origin.key / MANIFEST).stat().st_mtime_ns, origin.key)
+        (_finished_at_ns(databases_folder / origin.key), origin.key)
         for origin in finished_databases(databases_folder)
         if origin.gallery == gallery_key
         and dict(origin.clip) == dict(clip)
@@ -201,6 +201,13 @@ def latest_with_given_captions(
         and made_by(origin.captioner) in ({}, dict(captioner))
     ]
     return max(found)[1] if found else ""
+
+
+def _finished_at_ns(folder: Path) -> int:
+    try:
+        return (folder / MANIFEST).stat().st_mtime_ns
+    except OSError:
+        return 0  # removed meanwhile
 
 
 def made_by(captioner: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ first.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -151,9 +150,11 @@ def _unlisted_images(settings: Settings) -> Iterator[Removal]:
     if not old:
         return
     for folder in keyed_folders(settings.galleries_folder):
-        with contextlib.suppress(DatasetError):
+        try:
             for entry in open_gallery(settings.galleries_folder, folder.name).listing:
                 old.pop(entry.path, None)
+        except DatasetError:
+            return  # what a damaged or half-written gallery lists is not known
     for named in all_named(settings.named_galleries_folder):
         history = GalleryHistory(settings.home, named)
         current = history.current()

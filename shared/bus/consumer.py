@@ -194,7 +194,8 @@ class Consumer:
                 else:
                     if self._outage.over():  # give others, too, the time to renew their leases
                         self._rescue_at_s = time.monotonic() + self._lease_s
-            await self._patiently(self._claims.release_shelf)
+            with contextlib.suppress(RedisError):  # else what lies there lapses
+                await self._claims.release_shelf()
             if self._lanes is not None:
                 await self._lanes.drain()
         finally:

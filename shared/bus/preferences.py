@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
+from redis.exceptions import RedisError
+
 from shared.bus.claims import INTERACTIVE, Claims, Taken
+from shared.bus.connection import will_pass
 from shared.contracts.messages import preferred_consumer
 
 _SHELF_HOLDS = 32
@@ -15,9 +18,10 @@ _LATELY_S = 30.0
 class Preferences:
     """What one consumer leaves to others, and whether others may leave something to it.
 
-    A request that names another consumer is put on that one's shelf, if it lives and its shelf has
-    room; else it is worked on here. Nothing is left twice: what lapses on a shelf, as its consumer
-    has died or is slow, goes to whoever looks next. A person's request waits for nobody.
+    A request that names another consumer is put on that one's shelf, if it lives, its shelf has
+    room and Redis takes it; else it is worked on here. Nothing is left twice: what lapses on a
+    shelf, as its consumer has died or is slow, goes to whoever looks next. A person's request waits
+    for nobody.
 
     Attributes:
         left: requests left to others.
@@ -46,6 +50,11 @@ class Preferences:
         others = [(claim, consumer) for claim, consumer in preferred if consumer != self._consumer]
         if not others:
             return taken
-        left = set(await self._claims.leave(others, _SHELF_HOLDS))
+        try:
+            left = set(await self._claims.leave(others, _SHELF_HOLDS))
+        except RedisError as error:
+            if not will_pass(error):
+                raise
+            return taken  # what has been left all the same is answered too late, and not recorded
         self.left += len(left)
         return taken._replace(claims=[claim for claim in taken.claims if claim not in left])

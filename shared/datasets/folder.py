@@ -16,6 +16,7 @@ from shared.datasets.source import LocatedQuery, check_images
 from shared.errors import DatasetError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+FOLDER_PREFIX = "folder:"
 QUERIES = "queries.jsonl"
 CAPTIONS = "captions.jsonl"
 METADATA = "metadata.jsonl"

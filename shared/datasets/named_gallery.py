@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.datasets.benchmark import Benchmark
-from shared.datasets.folder import CAPTIONS, QUERIES, captions_of, protocol_of
+from shared.datasets.folder import CAPTIONS, FOLDER_PREFIX, QUERIES, captions_of, protocol_of
 from shared.datasets.images import Images
 from shared.datasets.query_lines import read_queries
 from shared.datasets.source import check_images
@@ -23,7 +23,6 @@ from shared.named_galleries import NamedGallery, find_named
 
 GALLERY_PREFIX = "gallery:"
 
-_FOLDER_PREFIX = "folder:"
 _NAME = re.compile(r"(?P<name>[^@]+)(@(?P<version>[1-9]\d{0,7}))?")
 
 
@@ -60,7 +59,7 @@ def history_of(home: Path, name: str) -> GalleryHistory:
 
 def source_folder(named: NamedGallery, data_root: Path) -> Path:
     """The absolute path of the folder that a gallery was made of."""
-    inner = named.dataset.removeprefix(_FOLDER_PREFIX)
+    inner = named.dataset.removeprefix(FOLDER_PREFIX)
     return Path(os.path.abspath(data_root / inner))  # noqa: PTH100 - as listings have it
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.datasets import circo, cirr, demo, fashioniq, flickr30k, mscoco, visdial
 from shared.datasets.benchmark import Benchmark
+from shared.datasets.folder import FOLDER_PREFIX as FOLDER_PREFIX
 from shared.datasets.folder import load_folder
 from shared.datasets.named_gallery import GALLERY_PREFIX, load_named_gallery
 from shared.datasets.source import DatasetSource, load
@@ -23,7 +24,6 @@ SOURCES: dict[str, DatasetSource] = {
     )
 }
 """The field's data sets by their lower-case names."""
-FOLDER_PREFIX = "folder:"
 
 
 def known_datasets() -> tuple[str, ...]:

@@ -1,12 +1,14 @@
-"""Where a benchmark's figures go: the options of all of them, and the file."""
+"""Where a benchmark's figures go: the options of all of them, the file, what it was measured on."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
+from broker.manifest import commit, versions
 from shared import atomic_files
 
 
@@ -20,6 +22,17 @@ def add_output_options(parser: argparse.ArgumentParser, benchmark: str) -> None:
         help="where the figures go, with what they were measured on",
     )
     parser.add_argument("--strict", action="store_true", help="exit 1 when a target is missed")
+
+
+def measured_on() -> dict[str, Any]:
+    """What every benchmark's manifest begins with."""
+    return {
+        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+    }
 
 
 def write_figures(path: Path, figures: dict[str, Any]) -> None:

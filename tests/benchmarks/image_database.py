@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import os
 import signal
@@ -23,13 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from broker.manifest import commit, versions
 from broker.run_status import FINISHED
 from broker.submission import RunRequest, benchmark_status, connect_sync, submit_benchmark
 from shared.contracts.skills import Caption, Vector
 from shared.galleries import Gallery, open_gallery
 from shared.image_database_writer import ImageDatabaseWriter
-from tests.benchmarks.figures_file import add_output_options, write_figures
+from tests.benchmarks.figures_file import add_output_options, measured_on, write_figures
 from tests.benchmarks.meters import anonymous_memory_mb, children_of, is_alive, peak_memory_mb
 from tests.benchmarks.stack import ROOT, Stack, temporary_folder
 from tests.benchmarks.workplace import DATASET, DIMENSIONS, SPLIT, write_pictures
@@ -214,11 +212,7 @@ def _verdict(met: bool) -> str:
 def _report(builds: Sequence[BuildCost], agents: Sequence[ReadyCost]) -> dict[str, Any]:
     return {
         "manifest": {
-            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **measured_on(),
             "dimensions": DIMENSIONS,
         },
         "builds": [asdict(build) for build in builds],

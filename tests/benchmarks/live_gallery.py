@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import datetime
 import io
 import json
 import os
@@ -28,13 +27,12 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from broker.manifest import commit, versions
 from broker.run_store import run_folder
 from gateway.app import create_app
 from gateway.redis_client import gateway_redis
 from shared import atomic_files
 from shared.settings import Settings
-from tests.benchmarks.figures_file import add_output_options, write_figures
+from tests.benchmarks.figures_file import add_output_options, measured_on, write_figures
 from tests.benchmarks.stack import Stack, temporary_folder
 from tests.benchmarks.workplace import index_pictures, write_pictures
 
@@ -303,11 +301,7 @@ def _copy(settings: Settings, key: str) -> tuple[float, float]:
 def _report(costs: Sequence[SizeCost]) -> dict[str, Any]:
     return {
         "manifest": {
-            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **measured_on(),
         },
         "sizes": [{**asdict(cost), "seen_s": cost.seen_s} for cost in costs],
         "targets": [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import datetime
 import json
 import os
 import signal
@@ -25,9 +24,8 @@ from typing import Any
 
 import httpx
 
-from broker.manifest import commit, versions
 from tests.benchmarks.engines import MODELS, RANKING
-from tests.benchmarks.figures_file import add_output_options, write_figures
+from tests.benchmarks.figures_file import add_output_options, measured_on, write_figures
 from tests.benchmarks.http_load import Connection, Load, put_under_load, request_bytes
 from tests.benchmarks.load_report import Figure, table
 from tests.benchmarks.meters import cpu_of, read_call_meters
@@ -284,11 +282,7 @@ def _report(
 ) -> dict[str, Any]:
     return {
         "manifest": {
-            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **measured_on(),
             "images": _IMAGES,
             "connections": options.connections,
         },

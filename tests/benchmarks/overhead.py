@@ -7,9 +7,7 @@ galleries of several sizes. CPU time is read from the operating system, for each
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from broker.manifest import commit, versions
-from tests.benchmarks.figures_file import add_output_options, write_figures
+from tests.benchmarks.figures_file import add_output_options, measured_on, write_figures
 from tests.benchmarks.report import SizeCost, Verdict, judge, table
 from tests.benchmarks.runs import CANDIDATES, QUESTIONS, idle_cost, measure_run
 from tests.benchmarks.stack import Stack, temporary_folder
@@ -100,11 +97,7 @@ def _report(
 ) -> dict[str, Any]:
     return {
         "manifest": {
-            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **measured_on(),
             "candidates": CANDIDATES,
             "questions": QUESTIONS,
             "dimensions": DIMENSIONS,

@@ -9,8 +9,6 @@ unless it is told otherwise, which is a row of its own.
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
 import sys
 import tempfile
 import time
@@ -24,7 +22,6 @@ import numpy as np
 from agents.backends.contract import ImageFile
 from agents.backends.torch_ranking import DeviceGalleries
 from agents.profiles import load_models, load_profile
-from broker.manifest import commit, versions
 from shared.datasets.demo import load_demo
 from shared.demo_world.benchmark import build, write
 from shared.demo_world.language import caption
@@ -36,7 +33,7 @@ from shared.index_recall import measure_recall
 from shared.qdrant_filling import fill_collection
 from shared.qdrant_index import QdrantIndex
 from tests.benchmarks.edge_client import EdgeClient
-from tests.benchmarks.figures_file import add_output_options, write_figures
+from tests.benchmarks.figures_file import add_output_options, measured_on, write_figures
 from tests.benchmarks.ranking_cases import write_matrices
 from tests.unit.shared.gallery_index_scenes import KEY, Embedded, write_database
 
@@ -50,11 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     report: dict[str, Any] = {
         "manifest": {
-            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **measured_on(),
             "options": msgspec.to_builtins(options.qdrant),
         },
         "cases": [],

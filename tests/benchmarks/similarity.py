@@ -9,7 +9,6 @@ ranks. Embedding: JPEGs through the whole backend beside the bare model on ready
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
@@ -19,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from broker.manifest import commit, versions
-from tests.benchmarks.figures_file import add_output_options, write_figures
+from tests.benchmarks.figures_file import add_output_options, measured_on, write_figures
 from tests.benchmarks.ranking_cases import write_matrices
 from tests.benchmarks.stack import ROOT
 
@@ -36,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     report: dict[str, Any] = {
         "manifest": {
-            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **measured_on(),
         },
         "ranking": [],
     }

@@ -8,7 +8,6 @@ answer does not matter to the cost: a study reads answers, whoever gave them.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import random
@@ -21,7 +20,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.manifest import commit, versions
 from broker.run_status import FINISHED
 from broker.run_studies import replay_run
 from broker.submission import RunRequest, benchmark_status, connect_sync, submit_benchmark
@@ -29,7 +27,7 @@ from broker.sweep import Grid, combinations
 from gateway.commands.demo import DATASET, SPLIT, write_demo_data
 from shared.knobs import from_mapping, to_mapping
 from shared.settings import Settings
-from tests.benchmarks.figures_file import add_output_options, write_figures
+from tests.benchmarks.figures_file import add_output_options, measured_on, write_figures
 from tests.benchmarks.stack import ROOT, Stack, temporary_folder
 
 GRID = Grid(
@@ -153,11 +151,7 @@ def _table(study: Study, met: bool, replays: int, differing: int) -> str:
 def _report(study: Study, drawn: Sequence[int], differing: Sequence[int]) -> dict[str, Any]:
     return {
         "manifest": {
-            "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
-            "versions": versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg(),
+            **measured_on(),
             "knobs": KNOBS,
             "grid": GRID._asdict(),
         },

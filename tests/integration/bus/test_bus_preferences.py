@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from shared.bus.client import BusClient
 from shared.bus.consumer import Consumer
@@ -119,41 +124,77 @@ async def test_what_was_left_to_one_that_stops_is_anybodys_at_once(
         await asyncio.wait_for(task, 10)
 
 
+@asynccontextmanager
+async def busy(redis: Redis, client: BusClient) -> AsyncIterator[tuple[Consumer, Recorder]]:
+    """A consumer with one request in hand, for as long as its handler is not released."""
+    handler = Recorder()
+    handler.released.clear()
+    slow = Consumer(redis, "similarity", handler, worker="slow", lease_s=LONG_LEASE_S, max_batch=1)
+    await client.send([request("in hand", prefers=slow.name)])
+    task = asyncio.create_task(slow.run())
+    await asyncio.wait_for(handler.entered.wait(), 5)
+    await until(lambda: _alive(client, 1))
+    try:
+        yield slow, handler
+    finally:
+        await stop_tasks([task])
+
+
 async def test_a_full_shelf_leaves_the_rest_to_whoever_is_free(
     redis: Redis, client: BusClient, start: Start
 ) -> None:
-    busy = Recorder()
-    busy.released.clear()
-    slow = Consumer(redis, "similarity", busy, worker="slow", lease_s=LONG_LEASE_S, max_batch=1)
-    await client.send([request("in hand", prefers=slow.name)])
-    task = asyncio.create_task(slow.run())
-    await asyncio.wait_for(busy.entered.wait(), 5)
-    await until(lambda: _alive(client, 1))
-    async with start(Recorder(), worker="free", lease_s=LONG_LEASE_S) as free:
+    async with (
+        busy(redis, client) as (slow, handler),
+        start(Recorder(), worker="free", lease_s=LONG_LEASE_S) as free,
+    ):
         await client.send(_for([slow], _SHELF_HOLDS + 10))
         replies = await collect(client, 10)
         assert {reply.worker for reply in replies} == {"free"}
         assert free.left == _SHELF_HOLDS
-        busy.released.set()
+        handler.released.set()
         assert {reply.worker for reply in await collect(client, _SHELF_HOLDS + 1)} == {"slow"}
-    slow.stop()
-    await asyncio.wait_for(task, 10)
 
 
 async def test_a_persons_request_waits_for_nobody(
     redis: Redis, client: BusClient, start: Start
 ) -> None:
-    busy = Recorder()
-    busy.released.clear()
-    slow = Consumer(redis, "similarity", busy, worker="slow", lease_s=LONG_LEASE_S, max_batch=1)
-    await client.send([request("in hand", prefers=slow.name)])
-    task = asyncio.create_task(slow.run())
-    await asyncio.wait_for(busy.entered.wait(), 5)
-    async with start(Recorder(), worker="free", lease_s=LONG_LEASE_S) as free:
+    async with (
+        busy(redis, client) as (slow, _),
+        start(Recorder(), worker="free", lease_s=LONG_LEASE_S) as free,
+    ):
         await client.send([request("person", prefers=slow.name)], "hi")
         (reply,) = await collect(client, 1, timeout_s=3)
         assert (reply.worker, free.left) == ("free", 0)
-    await stop_tasks([task])
+
+
+async def test_what_redis_does_not_take_for_another_is_worked_on_at_once(
+    redis: Redis, client: BusClient, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        busy(redis, client) as (slow, _),
+        start(Recorder(), worker="free", lease_s=LONG_LEASE_S) as free,
+    ):
+
+        async def is_away(*_: object) -> list[object]:
+            raise RedisConnectionError("is away")
+
+        monkeypatch.setattr(free._claims, "leave", is_away)
+        await client.send(_for([slow], 3))
+        replies = await collect(client, 3, timeout_s=5)  # a lease is 30
+        assert {reply.worker for reply in replies} == {"free"}
+        assert (free.redelivered, free.left) == (0, 0)
+
+
+async def test_a_consumer_whose_queue_redis_has_lost_stops_without_a_word(
+    client: BusClient, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(Recorder(), lease_s=LONG_LEASE_S) as consumer:
+
+        async def is_lost() -> None:
+            raise ResponseError("NOGROUP No such key")
+
+        monkeypatch.setattr(consumer._claims, "release_shelf", is_lost)
+    assert await client.live_agents() == []
 
 
 async def _alive(client: BusClient, count: int) -> bool:
