@@ -1,4 +1,4 @@
-"""What the gateway calls: submit, watch, cancel and resume runs; replay and compare them.
+"""What the gateway calls: submit, cancel and resume runs; watch, replay and compare them.
 
 Everything is synchronous.
 """
@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import re
 import shutil
 import time
-from typing import Any, Literal
 
 import msgspec
 from redis import Redis
-from rq.exceptions import DuplicateJobError, NoSuchJobError
-from rq.job import Job, JobStatus
+from rq.exceptions import DuplicateJobError
+from rq.job import JobStatus
 
 from broker.agents_roster import clip_label, identities_of
 from broker.coordinators import coordinators_now
 from broker.restoring import restored
-from broker.rq_job import FUNCTION, BenchmarkJob
+from broker.rq_job import FUNCTION
 from broker.rq_worker import benchmark_queue, connect_sync, retry_policy
 from broker.run_diff import RunDiff, diff_runs
 from broker.run_keys import cancel_key, lost_key, owner_key, run_key, submission_key
@@ -36,23 +34,27 @@ from broker.run_queries import (
     run_queries,
 )
 from broker.run_report import Gain, QueryReport, RunReport, StageReport, report_run
-from broker.run_status import CANCELLED, FAILED, FINISHED, OVER, QUEUED, RUNNING
+from broker.run_status import CANCELLED, FAILED, OVER, QUEUED
 from broker.run_store import (
-    MANIFEST,
-    METRICS,
-    PARTIAL,
     STATUS,
     RunRequest,
     change_status,
     clear_about_the_disk,
     create_run,
-    list_runs,
     read_json,
-    read_request,
     run_folder,
 )
 from broker.run_studies import ReplayReport, SweepReport, replay_run, sweep_run
-from broker.serializer import MsgpackSerializer
+from broker.run_view import (
+    RunView,
+    benchmark_status,
+    is_nobodys,
+    is_untouched,
+    job_id_of,
+    job_of,
+    list_benchmarks,
+    run_files,
+)
 from broker.studies import Study, StudyName, StudyRow, study_names, study_run
 from broker.sweep import Fusion, Grid
 from shared.bus import keys
@@ -61,7 +63,7 @@ from shared.bus.records import LiveAgent
 from shared.datasets import canonical_name, load_dataset
 from shared.datasets.named_gallery import gallery_name, history_of
 from shared.datasets.registry import FOLDER_PREFIX, folder_of
-from shared.errors import MALFORMED, ConfigurationError, PermanentError, XRError
+from shared.errors import ConfigurationError, PermanentError
 from shared.knobs import resolve
 from shared.profile_files import profile_knobs
 from shared.settings import Settings
@@ -108,57 +110,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_LOST_AFTER_MS = 4_000
-_LOST_KEPT_MS = 60_000
 _FLAG_KEPT_S = 7 * 24 * 3600
 _SUBMISSION_KEPT_S = 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9._-]{0,100}")
-_GONE = frozenset({JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED, JobStatus.FINISHED})
-
-
-class RunView(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it is now.
-
-    Attributes:
-        state: queued, running, finished, failed or cancelled.
-        phase: gallery, agents, image_database, queries, evaluation or done.
-        note: what is being waited for, if anything.
-        progress: one entry per phase: phase, done, total, failed, rate_per_s, seconds.
-        metrics: method -> metric -> fraction in [0, 1]; once finished.
-        intervals: the same -> [low, high], the bounds of its 95 % interval.
-        deviations: where the run differs from the data set's official protocol, in words.
-        error: why it failed, or what stopped it the last time.
-        owner: the API key it was submitted with; empty = none.
-    """
-
-    id: str
-    dataset: str
-    split: str
-    name: str
-    state: str
-    run_folder: str
-    phase: str = ""
-    note: str = ""
-    progress: list[dict[str, Any]] = []
-    metrics: dict[str, dict[str, float]] = {}
-    intervals: dict[str, dict[str, list[float]]] = {}
-    deviations: list[str] = []
-    counts: dict[str, int] = {}
-    error: str = ""
-    submitted_at: str = ""
-    owner: str = ""
-
-
-class _Status(msgspec.Struct):
-    """What a run's status must be to be shown; see `RunView`."""
-
-    state: Literal["queued", "running", "finished", "failed", "cancelled"]
-    phase: str = ""
-    note: str = ""
-    progress: list[dict[str, Any]] = []
-    counts: dict[str, int] = {}
-    error: str = ""
-    submitted_at: str = ""
 
 
 def submit_benchmark(
@@ -233,69 +187,6 @@ def _pinned(settings: Settings, request: RunRequest) -> str:
     return str(gallery._replace(version=version))
 
 
-def benchmark_status(redis: Redis, settings: Settings, run_id: str) -> RunView:
-    """One run as it is now. Raises: ConfigurationError: no such run."""
-    request = read_request(settings.runs_folder, run_id)
-    status = read_json(settings.runs_folder, run_id, STATUS) or {}
-    if status.get("state") not in OVER:
-        status = _live_status(redis, run_id) or status
-        status = _with_the_death_of_its_job(redis, run_id, status)
-    prefix = {FINISHED: "", CANCELLED: PARTIAL}.get(status.get("state", ""))
-    finished = prefix is not None
-    metrics = (finished and read_json(settings.runs_folder, run_id, f"{prefix}{METRICS}")) or {}
-    return RunView(
-        id=run_id,
-        dataset=request.dataset,
-        split=request.split,
-        name=request.name,
-        state=status.get("state", QUEUED),
-        run_folder=str(run_folder(settings.runs_folder, run_id)),
-        phase=status.get("phase", ""),
-        note=status.get("note", ""),
-        progress=status.get("progress", []),
-        metrics=metrics.get("methods", {}) if finished else {},
-        intervals=metrics.get("intervals", {}) if finished else {},
-        deviations=metrics.get("deviations", []) if finished else [],
-        counts=metrics.get("counts", status.get("counts", {}))
-        if finished
-        else status.get("counts", {}),
-        error=status.get("error", ""),
-        submitted_at=status.get("submitted_at", ""),
-        owner=request.owner,
-    )
-
-
-def list_benchmarks(redis: Redis, settings: Settings) -> list[RunView]:
-    """All runs on the shared volume, newest first; damaged ones are left out."""
-    views = []
-    for run_id in list_runs(settings.runs_folder):
-        try:
-            views.append(benchmark_status(redis, settings, run_id))
-        except XRError as error:
-            logger.warning("run %s cannot be shown: %s", run_id, error)
-    return views
-
-
-def is_untouched(redis: Redis, settings: Settings, run_id: str) -> bool:
-    """Whether a run is queued and no coordinator has begun with it."""
-    try:
-        view = benchmark_status(redis, settings, run_id)
-    except XRError:
-        return False
-    job = _job(redis, run_id)
-    waits = job is not None and job.get_status() == JobStatus.QUEUED and not job.started_at
-    return waits and view.state == QUEUED and not redis.exists(owner_key(run_id))
-
-
-def run_files(settings: Settings, run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The manifest and the metrics of a run, each {} while it is not there.
-
-    Raises: ConfigurationError: no such run. PermanentError: a file is damaged.
-    """
-    manifest = read_json(settings.runs_folder, run_id, MANIFEST) or {}
-    return manifest, read_json(settings.runs_folder, run_id, METRICS) or {}
-
-
 def cancel_benchmark(redis: Redis, settings: Settings, run_id: str) -> RunView:
     """Stop a run; what it has finished stays. A run that is over stays as it is.
 
@@ -307,7 +198,7 @@ def cancel_benchmark(redis: Redis, settings: Settings, run_id: str) -> RunView:
     if view.state in OVER:
         return view
     redis.set(cancel_key(run_id), 1, ex=_FLAG_KEPT_S)
-    job = _job(redis, run_id)
+    job = job_of(redis, run_id)
     if job is not None and job.get_status() == JobStatus.QUEUED:
         job.cancel()
     if not redis.exists(owner_key(run_id)):  # nobody is there to say it
@@ -322,7 +213,7 @@ def resume_benchmark(redis: Redis, settings: Settings, run_id: str) -> RunView:
     Raises: ConfigurationError: no such run. PermanentError: it is finished, or under way.
     """
     view = benchmark_status(redis, settings, run_id)
-    while view.state not in OVER and _is_nobodys(redis, run_id):  # until that is certain
+    while view.state not in OVER and is_nobodys(redis, run_id):  # until that is certain
         time.sleep(0.5)
         view = benchmark_status(redis, settings, run_id)
     if view.state not in (FAILED, CANCELLED):
@@ -332,11 +223,6 @@ def resume_benchmark(redis: Redis, settings: Settings, run_id: str) -> RunView:
     redis.delete(cancel_key(run_id), run_key(run_id), lost_key(run_id))
     _enqueue(redis, run_id)
     return benchmark_status(redis, settings, run_id)
-
-
-def job_id_of(run_id: str) -> str:
-    """RQ's id of the run's job; RQ allows letters, digits, underscores and dashes only."""
-    return f"run-{hashlib.sha256(run_id.encode()).hexdigest()[:32]}"
 
 
 def _enqueue(redis: Redis, run_id: str, only_once: bool = False, at_front: bool = False) -> None:
@@ -357,13 +243,6 @@ def _enqueue(redis: Redis, run_id: str, only_once: bool = False, at_front: bool 
     )
 
 
-def _job(redis: Redis, run_id: str) -> Job | None:
-    try:
-        return BenchmarkJob.fetch(job_id_of(run_id), connection=redis, serializer=MsgpackSerializer)
-    except NoSuchJobError:
-        return None
-
-
 def _exists(settings: Settings, run_id: str) -> bool:
     try:
         run_folder(settings.runs_folder, run_id)
@@ -372,58 +251,10 @@ def _exists(settings: Settings, run_id: str) -> bool:
     return True
 
 
-def _live_status(redis: Redis, run_id: str) -> dict[str, Any] | None:
-    payload = redis.hget(run_key(run_id), "status")
-    if not isinstance(payload, bytes):
-        return None
-    try:
-        msgspec.json.decode(payload, type=_Status)
-    except MALFORMED as error:
-        logger.warning("the status of run %s in Redis cannot be read: %s", run_id, error)
-        return None
-    status: dict[str, Any] = json.loads(payload)
-    return status
-
-
-def _with_the_death_of_its_job(redis: Redis, run_id: str, status: dict[str, Any]) -> dict[str, Any]:
-    """A run whose coordinator is gone for good does not run, whatever it said last."""
-    if redis.exists(owner_key(run_id)):
-        return status
-    job = _job(redis, run_id)
-    if job is None:
-        if status.get("state") == RUNNING and not _has_been_nobodys(redis, run_id):
-            return status
-        why = "Redis has lost its job (it was emptied, or restarted without its data)"
-    elif job.get_status() in _GONE:
-        why = "its coordinator died too often; the end of its log.txt may say of what"
-    else:
-        state = QUEUED if status.get("state") == RUNNING else status.get("state")
-        return {**status, "state": state}
-    why += f": `xr runs resume {run_id}` goes on with what is recorded"
-    return {**status, "state": FAILED, "error": status.get("error") or why}
-
-
-def _is_nobodys(redis: Redis, run_id: str) -> bool:
-    return not redis.exists(owner_key(run_id)) and _job(redis, run_id) is None
-
-
-def _has_been_nobodys(redis: Redis, run_id: str) -> bool:
-    """Whether a run without owner and job was so some seconds ago already.
-
-    A Redis that was emptied has lost owner and job of a coordinator that goes on all the same; it
-    says so when it renews its lease.
-    """
-    marker = lost_key(run_id)
-    redis.set(marker, 1, nx=True, px=_LOST_KEPT_MS)
-    left_ms = redis.pttl(marker)
-    assert isinstance(left_ms, int)
-    return left_ms < _LOST_KEPT_MS - _LOST_AFTER_MS
-
-
 def _queued_for_certain(redis: Redis, settings: Settings, run_id: str) -> str:
     """Queue a run again whose first submission ended (was killed) before it did; its id."""
     status = read_json(settings.runs_folder, run_id, STATUS) or {}
-    if status.get("state") == QUEUED and _is_nobodys(redis, run_id):
+    if status.get("state") == QUEUED and is_nobodys(redis, run_id):
         with contextlib.suppress(DuplicateJobError):
             _enqueue(redis, run_id, only_once=True)
     return run_id
