@@ -1,4 +1,5 @@
-"""SIGKILL to the real gateway, coordinator and agents in the middle of an update of a gallery."""
+"""Deaths in the middle of a gallery's update: SIGKILL to real coordinators and gateways, and agents
+whose consumers vanish with their batches."""
 
 from __future__ import annotations
 
@@ -157,7 +158,7 @@ async def test_gateways_killed_anywhere_lose_nothing_and_sending_again_finishes(
     print(f"\n{made} of {KILLS} requests were answered before the kill")
 
 
-async def test_an_agent_killed_in_the_middle_costs_nothing_but_time(
+async def test_agents_that_vanish_in_the_middle_cost_nothing_but_time(
     live: Live,  # noqa: F811
     agents: Any,  # noqa: F811
 ) -> None:
